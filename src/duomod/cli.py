@@ -1,0 +1,374 @@
+"""The ``duomod`` command. Each command parses, calls one function and prints the path of its result last.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from duomod.errors import DuomodError, InputError
+
+#: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
+_SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
+
+app = typer.Typer(
+    name="duomod",
+    help="Class-imbalanced, semi-supervised segmentation of 3D medical images: preprocess, train, predict, evaluate,"
+    " aggregate, compare.\n\nExample: duomod demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
+)
+
+Gpu = Annotated[str, typer.Option("--gpu", help='GPU number; "" for the CPU.')]
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", "--task", help="Data set description: a built-in name or a YAML file. Default: recognised."),
+]
+NumClasses = Annotated[int | None, typer.Option("--num_classes", help="Classes, background included; checked.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Cases handled at the same time.")]
+
+
+def command(name: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose help ends with an example."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        app.command(name, epilog=f"Example: {example}", context_settings=_SETTINGS)(function)
+        return function
+
+    return register
+
+
+def finish(result: Path) -> None:
+    """Print a command's result last, alone on its line."""
+    print(result)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from duomod import __version__
+
+        print(f"duomod {__version__}")
+        raise typer.Exit
+
+
+@command("preprocess", "duomod preprocess --data_path Dataset/AMOS22 --output_path Dataset/AMOS22_preprocessed")
+def preprocess(
+    data_path: Annotated[Path, typer.Option("--data_path", help="Raw data set (imagesTr, labelsTr, ... dataset.json).")],
+    output_path: Annotated[Path, typer.Option("--output_path", help="Where the preprocessed data set goes.")],
+    num_classes: NumClasses = None,
+    dataset: Dataset = None,
+    workers: Workers = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the splits.")] = 0,
+    spacing: Annotated[
+        str | None, typer.Option("--spacing", help="Voxel size in mm as x,y,z instead of the description's.")
+    ] = None,
+) -> None:
+    """Check a raw data set, bring every scan to one orientation and spacing, and make the splits. Can be run again."""
+    from duomod.preprocessing.preprocess import run_preprocess
+
+    finish(
+        run_preprocess(
+            data_path,
+            output_path,
+            dataset=dataset,
+            num_classes=num_classes,
+            workers=workers,
+            seed=seed,
+            spacing=_floats(spacing, 3, "--spacing"),
+        )
+    )
+
+
+@command(
+    "train",
+    "duomod train --model duomodnet --data_path Dataset/AMOS22_preprocessed --output_dir logs/amos/duomodnet/seed_0"
+    " --labeled_ratio 5 --seed 0",
+)
+def train(
+    model: Annotated[str, typer.Option("--model", help="Method: duomodnet, cps, supervised ... (duomod methods).")],
+    data_path: Annotated[Path, typer.Option("--data_path", help="Preprocessed data set.")],
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Run folder.")],
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    gpu: Gpu = "0",
+    num_classes: NumClasses = None,
+    preset: Annotated[
+        str,
+        typer.Option("--preset", help="default; reference (the published code, quirks included); compact (small, for CPUs)."),
+    ] = "default",
+    labeled_ratio: Annotated[
+        float | None, typer.Option("--labeled_ratio", help="Per cent of training cases that are labelled: 2, 5, 10, 20 ...")
+    ] = None,
+    labeled_count: Annotated[int | None, typer.Option("--labeled_count", help="Number of labelled cases.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split by name, e.g. labeled_5p.")] = None,
+    split_seed: Annotated[int, typer.Option("--split_seed", help="Seed of a split that has to be made.")] = 0,
+    max_epochs: Annotated[int | None, typer.Option("--max_epochs", min=1)] = None,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option("--steps_per_epoch", min=1, help="Default: one pass over the unlabelled cases.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", min=1, help="Labelled patches per step, and as many unlabelled.")
+    ] = None,
+    patch: Annotated[str | None, typer.Option("--patch", help="Patch in voxels as z,y,x.")] = None,
+    lr: Annotated[float | None, typer.Option("--base_lr", help="Largest learning rate.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
+    network: Annotated[str | None, typer.Option("--network", help="Network; the default is the paper's V-Net.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="A training setting, e.g. --set optim.weight_decay=1e-4.")
+    ] = None,
+    method_change: Annotated[
+        list[str] | None, typer.Option("--method_set", help="A setting of the method, e.g. --method_set rlm_floor=0.1.")
+    ] = None,
+    class_weights: Annotated[
+        str | None, typer.Option("--class_weights", help="Class weights for any method: none, rlm or dhc.")
+    ] = None,
+    sampling: Annotated[
+        str | None, typer.Option("--sampling", help="Labelled crops: balanced, foreground or uniform.")
+    ] = None,
+    plugin: Annotated[Path | None, typer.Option("--plugin", help="Python file with a method of your own.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
+) -> None:
+    """Train one model with one seed. Prints the path of the best checkpoint; ckpts/last.pth is the last."""
+    from duomod.config import merged
+    from duomod.training.setup import run_train
+
+    flags = {
+        "max_epochs": max_epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "patch": _ints(patch, 3, "--patch"),
+        "precision": precision,
+        "optim.base_lr": lr,
+        "network.name": network,
+        "sampling.batch": batch_size,
+        "sampling.labelled": sampling,
+    }
+    settings: dict[str, Any] = {}
+    for key, value in flags.items():
+        if value is not None:
+            settings = merged(settings, _nested(key, value))
+    settings = merged(settings, _assignments(change or [], "--set"))
+    method_settings = _assignments(method_change or [], "--method_set")
+    if class_weights is not None:
+        method_settings["class_weights"] = class_weights
+    finish(
+        run_train(
+            model=model,
+            data_path=data_path,
+            output_dir=output_dir,
+            seed=seed,
+            gpu=gpu,
+            num_classes=num_classes,
+            preset=preset,
+            settings=settings,
+            method_settings=method_settings,
+            labeled_ratio=labeled_ratio,
+            labeled_count=labeled_count,
+            split_name=split,
+            split_seed=split_seed,
+            plugin=plugin,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    )
+
+
+@command(
+    "predict",
+    "duomod predict --input scans/ --model logs/amos/duomodnet/seed_0/ckpts/best_model.pth --output predictions/",
+)
+def predict(
+    model_path: Annotated[Path, typer.Option("--model_path", "--model", help="Checkpoint.")],
+    output_path: Annotated[Path, typer.Option("--output_path", "--output", help="Folder of the label maps.")],
+    input_path: Annotated[
+        Path | None, typer.Option("--input", help="A NIfTI file, a folder of them, or a DICOM series.")
+    ] = None,
+    npy_path: Annotated[Path | None, typer.Option("--npy_path", help="Preprocessed cases instead of --input.")] = None,
+    original_nii_path: Annotated[
+        Path | None, typer.Option("--original_nii_path", help="With --npy_path: the scans, whose grid is returned to.")
+    ] = None,
+    gpu: Gpu = "0",
+    exp: Annotated[str | None, typer.Option("--exp", help="Method of the checkpoint; checked.")] = None,
+    dataset: Dataset = None,
+    num_classes: NumClasses = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="With --npy_path: only the cases of this list, e.g. test or eval.")
+    ] = None,
+    overlap: Annotated[float, typer.Option("--overlap", min=0.0, max=0.99, help="Overlap of neighbouring windows.")] = 0.5,
+    blending: Annotated[str, typer.Option("--blending", help="Window weights: gaussian or uniform.")] = "gaussian",
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows per forward pass.")] = 1,
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = "auto",
+) -> None:
+    """Predict label maps on exactly the grid of the input scans."""
+    from duomod.inference.predict import run_predict
+    from duomod.training.precision import choose_device
+
+    finish(
+        run_predict(
+            model_path=model_path,
+            output_path=output_path,
+            input_path=input_path,
+            npy_path=npy_path,
+            original_nii_path=original_nii_path,
+            device=str(choose_device(gpu)),
+            method=exp,
+            dataset=dataset,
+            num_classes=num_classes,
+            split=split,
+            overlap=overlap,
+            blending=blending,
+            batch_size=batch_size,
+            precision=precision,
+        )
+    )
+
+
+@command("phantom", "duomod phantom phantom_raw --cases 12 --seed 0 --preset tiny")
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Where the data set goes (AMOS layout).")],
+    cases: Annotated[int, typer.Option("--cases", min=1)] = 12,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    preset: Annotated[str, typer.Option("--preset", help="amos (15 organs) or tiny.")] = "amos",
+    unlabeled: Annotated[int, typer.Option("--unlabeled", min=0, help="Further training scans without labels.")] = 0,
+    workers: Workers = 1,
+) -> None:
+    """Write the built-in phantom: abdominal CT-like scans with AMOS's organs."""
+    from duomod.datasets.phantom import write_phantom
+
+    if preset not in ("amos", "tiny"):
+        raise InputError(f"--preset '{preset}': amos or tiny")
+    finish(
+        write_phantom(
+            out,
+            cases=cases,
+            seed=seed,
+            preset=preset,  # type: ignore[arg-type]
+            unlabeled=unlabeled,
+            workers=workers,
+        )
+    )
+
+
+@command("pipeline", "duomod pipeline experiment.yaml")
+def pipeline(
+    config: Annotated[Path, typer.Argument(help="YAML file; see docs/pipeline.md.")],
+    dry_run: Annotated[bool, typer.Option("--dry_run", help="Only print the commands.")] = False,
+) -> None:
+    """Run stages for several methods and seeds. A missing seed is reported and the rest goes on."""
+    from duomod.experiments.pipeline import load_pipeline, run_pipeline
+
+    finish(run_pipeline(load_pipeline(config), dry_run=dry_run))
+
+
+@command("demo", "duomod demo --output demo")
+def demo(
+    output: Annotated[Path, typer.Option("--output", help="Where everything goes.")] = Path("demo"),
+    gpu: Gpu = "",
+    epochs: Annotated[int | None, typer.Option("--max_epochs", min=1, help="Shorter or longer training.")] = None,
+) -> None:
+    """Run the whole chain on the built-in phantom: three methods, two seeds each, three labelled scans."""
+    from duomod.experiments.demo import run_demo
+
+    finish(run_demo(output, gpu=gpu, max_epochs=epochs))
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
+    """Parse ``a.b=value`` texts; values are YAML."""
+    import yaml
+
+    from duomod.config import merged
+
+    result: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise InputError(f"{flag} '{text}': write it as name=value")
+        parsed = yaml.safe_load(value)
+        if isinstance(parsed, str):
+            try:
+                parsed = float(parsed)  # YAML 1.1 takes 1e-4 for a text
+            except ValueError:
+                pass
+        result = merged(result, _nested(key.strip(), parsed))
+    return result
+
+
+def _floats(text: str | None, count: int, flag: str) -> Any:
+    return _numbers(text, count, flag, float)
+
+
+def _ints(text: str | None, count: int, flag: str) -> Any:
+    return _numbers(text, count, flag, int)
+
+
+def _numbers(text: str | None, count: int, flag: str, kind: type) -> Any:
+    if text is None:
+        return None
+    try:
+        values = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count or min(values) <= 0:
+        raise InputError(f"{flag} '{text}': give {count} positive numbers separated by commas")
+    return values
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run a command, turn a user's mistakes into one message and the exit code 2."""
+    try:
+        app(arguments)
+    except DuomodError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        _complain(f"{error.filename or 'output'}: {error.strerror}. {_DISK_ERRORS[error.errno]}")
+        sys.exit(2)
+
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full: free some space and run the command again; it goes on where it stopped.",
+    errno.EDQUOT: "The disk quota is used up: free some space and run the command again; it goes on where it stopped.",
+    errno.EACCES: "You may not read or write there: choose another folder or ask for its permissions.",
+    errno.EPERM: "You may not read or write there: choose another folder or ask for its permissions.",
+    errno.EROFS: "This is a read-only file system: choose another output folder.",
+    errno.ENOTDIR: "A file is in the way of a folder: choose another output folder.",
+    errno.EISDIR: "A folder is in the way of a file: choose another output path.",
+    errno.EEXIST: "A file is in the way of a folder: choose another output folder.",
+    errno.ENAMETOOLONG: "Choose a shorter path.",
+}
+
+
+def _complain(message: str) -> None:
+    lines = message.splitlines() or [""]
+    print(f"error: {lines[0]}", file=sys.stderr)
+    for line in lines[1:]:
+        print(f"       {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Settings of a training run: typed, frozen, checked. The one place for every default; presets are data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from duomod.errors import InputError, nearest_name
+
+PresetName = Literal["default", "reference", "compact"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Settings):
+    """The network; ``name`` is looked up in ``duomod.networks.registry``."""
+
+    name: str = "vnet"
+    filters: int = Field(32, ge=1, description="channels at full resolution")
+    norm: Literal["batch", "group", "instance", "none"] = "batch"
+    dropout_bottleneck: float = Field(0.5, ge=0, lt=1)
+    dropout_last: float = Field(0.5, ge=0, lt=1)
+    levels: int = Field(5, ge=2, le=5, description="resolutions")
+
+
+class OptimConfig(_Settings):
+    """Optimizer and learning-rate schedule. Schedules are functions of the step alone."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    base_lr: float = Field(0.03, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD only; with Nesterov")
+    weight_decay: float = Field(3e-5, ge=0)
+    schedule: Literal["poly", "poly_late", "one_cycle"] = Field(
+        "poly", description="poly: per step from the first; poly_late: per epoch, one epoch behind (the reference)"
+    )
+    clip_gradient: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+
+
+class SamplingConfig(_Settings):
+    """Which crops are drawn. ``batch`` patches of each stream per step."""
+
+    batch: int = Field(2, ge=1, description="labelled patches per step")
+    batch_unlabeled: int | None = Field(None, ge=1, description="unlabelled patches per step; none: as labelled")
+    labelled: Literal["balanced", "foreground", "uniform"] = Field(
+        "balanced",
+        description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
+    )
+    labelled_share: float = Field(0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform")
+    unlabelled: Literal["body", "uniform"] = "body"
+    labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
+    small_axis_margin: int = Field(0, ge=0, description="extra padding in voxels on axes shorter than the patch")
+    workers: int = Field(0, ge=0, description="loader processes; 0: in the training process")
+
+
+class AugmentConfig(_Settings):
+    """Augmentation, the same for labelled and unlabelled patches."""
+
+    flip_x: Literal["swap_sides", "plain", "off"] = Field(
+        "swap_sides", description="left-right mirror: swap_sides also exchanges the labels of sided organs"
+    )
+    flip_y: bool = False
+    rotate_degrees: float = Field(0.0, ge=0, le=180, description="largest rotation about each axis")
+    scale: float = Field(0.0, ge=0, lt=1, description="largest relative zoom")
+    affine_probability: float = Field(0.0, ge=0, le=1)
+    intensity: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast, gamma and noise changes")
+
+
+class ValidationConfig(_Settings):
+    """Validation on the eval cases, and early stopping."""
+
+    every_epochs: int = Field(10, ge=1)
+    dense_from_epoch: int | None = Field(None, ge=0, description="from this epoch on, validate after every epoch")
+    overlap: float = Field(0.25, ge=0, lt=1)
+    patience: int | None = Field(50, ge=1, description="stop after this many validations without improvement")
+
+
+class TrainConfig(_Settings):
+    """Everything that decides a training run's numbers, besides data, split, method and its own settings."""
+
+    max_epochs: int = Field(500, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1, description="none: one pass over the unlabelled cases")
+    patch: tuple[int, int, int] | None = Field(None, description="voxels, z y x; none: the data set's")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    network: NetworkConfig = NetworkConfig()
+    optim: OptimConfig = OptimConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    augment: AugmentConfig = AugmentConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+
+#: What a preset changes. ``reference``: METHODS part 1, quirks included. ``compact``: networks and runs small enough for
+#: a CPU; chosen on the tiny phantom's validation cases, the same for every method.
+PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
+    "default": {},
+    "reference": {
+        "optim": {"schedule": "poly_late"},
+        "sampling": {
+            "labelled": "foreground",
+            "unlabelled": "uniform",
+            "labelled_replacement": True,
+            "small_axis_margin": 3,
+        },
+        "augment": {"flip_x": "plain", "flip_y": True},
+        "validation": {"dense_from_epoch": 150},
+    },
+    "compact": {
+        "max_epochs": 24,
+        "steps_per_epoch": 50,
+        "network": {"filters": 8, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0, "levels": 4},
+        "optim": {"name": "adamw", "base_lr": 3e-3, "weight_decay": 1e-2, "schedule": "one_cycle", "clip_gradient": 12.0},
+        "augment": {"rotate_degrees": 15.0, "scale": 0.15, "affine_probability": 0.5, "intensity": 0.5},
+        "validation": {"every_epochs": 4, "patience": None},
+    },
+}
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; values in ``changes`` win."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return result
+
+
+def train_config(preset: str, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Return a preset's settings with single values replaced (nested: ``{"optim": {"base_lr": 0.01}}``).
+
+    Raises:
+        InputError: unknown preset, or lists every unknown or invalid setting by name.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset '{preset}'.{nearest_name(preset, PRESETS)} Known: {', '.join(PRESETS)}")
+    try:
+        return TrainConfig.model_validate(merged(PRESETS[preset], changes or {}))  # type: ignore[index]
+    except ValidationError as error:
+        raise InputError([f"setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None

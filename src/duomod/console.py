@@ -1,0 +1,70 @@
+"""What people see: one console, and progress bars that become plain lines when the output is not a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+
+#: Results go to standard output, everything about the way there to standard error.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print one line about the work in progress (standard error, no markup)."""
+    err.print(message, markup=False)
+
+
+class Advance(Protocol):
+    """Moves a progress display on by one unit, with an optional note (a loss, a case's name)."""
+
+    def __call__(self, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(title: str, total: int, start: int = 0) -> Iterator[Advance]:
+    """A progress display with the time left: a bar on a terminal, else a plain line at most every ten seconds."""
+    if err.is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=err, refresh_per_second=4) as bar:
+            task = bar.add_task(title, total=total, completed=start, note="")
+
+            def advance_bar(note: str = "") -> None:
+                bar.update(task, advance=1, note=note)
+
+            yield advance_bar
+        return
+
+    began = last = time.monotonic()
+    done = start
+
+    def advance_line(note: str = "") -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done == total or now - last >= 10:
+            last = now
+            left = (now - began) / max(done - start, 1) * (total - done)
+            say(f"{title}: {done}/{total}, {left:.0f} s left {note}".rstrip())
+
+    yield advance_line
+
+
+def track(items: Iterable[str], title: str, total: int) -> Iterator[str]:
+    """Iterate over names with a progress display that shows the current one."""
+    with progress(title, total) as advance:
+        for item in items:
+            yield item
+            advance(item)

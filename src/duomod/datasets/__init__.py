@@ -1,0 +1,1 @@
+"""Stage 1: what a data set is, whether it is sound, which cases are labelled."""

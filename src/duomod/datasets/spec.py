@@ -1,0 +1,171 @@
+"""The description of a data set: classes, folders, modality, grid. Built-in ones are the YAML files beside this one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from duomod.errors import InputError, nearest_name
+
+Modality = Literal["CT", "MR"]
+Role = Literal["Tr", "Va", "Ts", "Un"]
+
+
+class Folders(BaseModel):
+    """Raw folders, relative to the data set's root. A folder that does not exist is skipped, except the first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_images: str = "imagesTr"
+    train_labels: str = "labelsTr"
+    val_images: str = "imagesVa"
+    val_labels: str = "labelsVa"
+    test_images: str = "imagesTs"
+    test_labels: str = "labelsTs"
+    unlabeled_images: str = "imagesUn"
+
+
+class ModalityRule(BaseModel):
+    """Cases whose id ends in a number of at least ``id_from`` have this modality (AMOS: 500 and above are MR)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id_from: int
+    modality: Modality
+
+
+class SplitRule(BaseModel):
+    """Where the evaluation (validation) and test cases come from when no list says so.
+
+    ``"Va"`` or ``"Ts"``: all labelled cases of that folder. A number: that share (< 1) or count (>= 1) of the labelled
+    training cases, drawn with the split's seed and kept apart from training. ``same_person`` lists scans of one person;
+    they always stay in one part. ``order`` says how labelled training cases are chosen: at random (``seeded``), or the
+    first by name (``sorted``: the published left-atrium protocol).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    eval: Literal["Va", "Ts"] | float = 0.1
+    test: Literal["Va", "Ts"] | float = "Va"
+    same_person: tuple[tuple[str, ...], ...] = ()
+    order: Literal["seeded", "sorted"] = "seeded"
+
+
+class DatasetSpec(BaseModel):
+    """Everything duomod must be told about a data set. Lengths in mm, in x, y, z; patch in voxels, in z, y, x."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str = ""
+    classes: tuple[str, ...] = Field(min_length=2, description="class names in label order, background first")
+    tail_classes: tuple[str, ...] = ()
+    sided_pairs: tuple[tuple[str, str], ...] = ()
+    folders: Folders = Folders()
+    image_suffix: str = Field("", description="stripped from image file names to get the case id, e.g. _0000")
+    label_merges: dict[int, int] = Field(default_factory=dict, description="raw label value -> class index")
+    modality: Modality = "CT"
+    modality_rules: tuple[ModalityRule, ...] = ()
+    spacing: tuple[float, float, float] = Field((1.5, 1.5, 2.0), description="mm, x y z")
+    window: tuple[float, float] = Field((-125.0, 275.0), description="HU mapped to [0, 1]; CT only")
+    patch: tuple[int, int, int] = Field((64, 128, 128), description="voxels, z y x")
+    split: SplitRule = SplitRule()
+
+    @model_validator(mode="after")
+    def _names_are_consistent(self) -> DatasetSpec:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: a name appears twice")
+        named = [("tail_classes", name) for name in self.tail_classes]
+        named += [("sided_pairs", name) for pair in self.sided_pairs for name in pair]
+        for field, name in named:
+            if name not in self.classes:
+                raise ValueError(f"{field}: '{name}' is not among the classes.{nearest_name(name, self.classes)}")
+        if any(target >= len(self.classes) or target < 0 for target in self.label_merges.values()):
+            raise ValueError(f"label_merges: targets must be below {len(self.classes)}, the number of classes")
+        if min(self.spacing) <= 0 or min(self.patch) < 1 or self.window[0] >= self.window[1]:
+            raise ValueError("spacing and patch must be positive, and window must be (low, high)")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.classes)
+
+    @property
+    def sided_label_pairs(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of class indices that change places when the image is mirrored left to right."""
+        return tuple((self.classes.index(a), self.classes.index(b)) for a, b in self.sided_pairs)
+
+    @property
+    def tail_labels(self) -> tuple[int, ...]:
+        """Class indices of the tail classes."""
+        return tuple(self.classes.index(name) for name in self.tail_classes)
+
+    def case_modality(self, case_id: str) -> Modality:
+        """Return the modality of a case, by the rules for its id."""
+        number = re.search(r"(\d+)\D*$", case_id)
+        for rule in self.modality_rules:
+            if number and int(number.group(1)) >= rule.id_from:
+                return rule.modality
+        return self.modality
+
+    def case_id(self, file_name: str) -> str:
+        """Return the case id of an image file's name: without ``.nii.gz``/``.nii`` and the data set's image suffix."""
+        return re.sub(r"\.nii(\.gz)?$", "", file_name).removesuffix(self.image_suffix)
+
+
+#: Task names that the original scripts use.
+_ALIASES = {"amos": "amos22", "flare": "flare22"}
+
+
+def builtin_names() -> list[str]:
+    """Names of the data set descriptions that ship with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in files(__package__).iterdir() if path.name.endswith(".yaml"))
+
+
+def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:
+    """Validate a description.
+
+    Raises:
+        InputError: lists every wrong field by name; ``source`` says where it came from.
+    """
+    try:
+        return DatasetSpec.model_validate(dict(data))
+    except ValidationError as error:
+        raise InputError(
+            [f"{source}: {'.'.join(map(str, e['loc'])) or 'description'}: {e['msg']}" for e in error.errors()]
+        ) from None
+
+
+def load_spec(name_or_path: str) -> DatasetSpec:
+    """Load a built-in description by name, or a user's YAML file by path.
+
+    Raises:
+        InputError: unknown name (the nearest one is suggested), missing file, invalid YAML or wrong fields.
+    """
+    name = _ALIASES.get(name_or_path, name_or_path)
+    if name in builtin_names():
+        text = (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name_or_path).suffix in (".yaml", ".yml"):
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{name_or_path}: cannot read the data set description ({error.strerror})") from None
+    else:
+        raise InputError(
+            f"unknown data set '{name_or_path}'.{nearest_name(name_or_path, builtin_names())}"
+            f" Known: {', '.join(builtin_names())}; or give the path of a YAML file."
+        )
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{name_or_path}: not valid YAML ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{name_or_path}: expected fields such as name, classes, spacing")
+    return parse_spec(data, name_or_path)

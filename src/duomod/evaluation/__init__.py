@@ -1,0 +1,1 @@
+"""Stage 9: metrics, tables of results, aggregation over seeds, significance."""

@@ -1,0 +1,312 @@
+"""From two folders of label maps to a table of metrics whose conventions are written beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from duomod import __version__
+from duomod.console import out, progress, say
+from duomod.errors import DuomodError, InputError, nearest_name
+from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
+from duomod.evaluation.metrics import select_metrics
+from duomod.evaluation.naming import Naming, find_naming, numbered
+from duomod.evaluation.policy import DEFAULT_POLICY, POLICIES, OrganStatus, get_policy
+from duomod.evaluation.protocols import PROTOCOLS, dhc_metrics
+from duomod.evaluation.results import (
+    FloatArray,
+    ResultInfo,
+    build_frame,
+    metric_record,
+    read_info,
+    sidecar,
+    write_frame,
+    write_info,
+)
+from duomod.evaluation.texts import evaluation_text
+from duomod.workspace import sha256, write_text
+
+Tolerance = float | Sequence[float] | Mapping[str, float]
+DEFAULT_TOLERANCE_MM = 2.0
+
+
+def _tolerances(tolerance_mm: Tolerance, naming: Naming) -> tuple[float, ...]:
+    """Return the NSD tolerance of each class, or one for all.
+
+    Raises:
+        InputError: a class name is unknown, the number of values does not fit, or a value is negative.
+    """
+    organs = naming.classes[1:]
+    values: tuple[float, ...]
+    if isinstance(tolerance_mm, Mapping):
+        unknown = [name for name in tolerance_mm if name not in organs]
+        if unknown:
+            raise InputError(
+                [f"tolerance for '{name}': no such class.{nearest_name(name, organs)}" for name in unknown]
+            )
+        values = tuple(float(tolerance_mm.get(name, DEFAULT_TOLERANCE_MM)) for name in organs)
+    elif isinstance(tolerance_mm, Sequence):
+        values = tuple(map(float, tolerance_mm))
+        if len(values) not in (1, len(organs)):
+            raise InputError(f"{len(values)} tolerances for {len(organs)} classes; give one, or one for each class")
+    else:
+        values = (float(tolerance_mm),)
+    if min(values) < 0:
+        raise InputError("tolerances are distances in mm and cannot be negative")
+    return values
+
+
+def _settings(
+    naming: Naming, metrics: Sequence[str], asd: str, protocol: str, empty_policy: str, tolerance_mm: Tolerance
+) -> Settings:
+    if protocol not in PROTOCOLS:
+        raise InputError(f"unknown protocol '{protocol}'.{nearest_name(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}.")
+    if protocol == "dhc":
+        if asd != "assd" or empty_policy not in (DEFAULT_POLICY, "dhc"):
+            raise InputError("protocol dhc has its own ASD and empty-class policy; leave both options out")
+        chosen, empty_policy = dhc_metrics(metrics), "dhc"
+    else:
+        chosen = select_metrics(metrics, asd)
+        get_policy(empty_policy)
+    return Settings(
+        metrics=tuple(chosen),
+        policy=empty_policy,
+        protocol=protocol,
+        num_classes=naming.num_classes,
+        tolerances_mm=_tolerances(tolerance_mm, naming),
+        label_merges=dict(naming.label_merges),
+    )
+
+
+def _default_output(pred_path: Path) -> Path:
+    if pred_path.is_dir():
+        return pred_path / "result.csv"
+    return pred_path.parent / f"{pred_path.name.split('.')[0]}_result.csv"
+
+
+def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
+    """Return a case's scores from an earlier, unfinished run, if the files and settings are still the same."""
+    try:
+        scores = CaseScores.model_validate_json((folder / f"{pair.name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return None
+    return scores if scores.key == pair.key(settings) else None
+
+
+def _score_all(pairs: Sequence[Pair], settings: Settings, workers: int) -> Iterator[tuple[Pair, CaseScores | InputError]]:
+    """Score cases, in this process or in several, and yield each as it is done, with its problems if it has any."""
+    if workers <= 1 or len(pairs) <= 1:
+        for pair in pairs:
+            try:
+                yield pair, score_case(pair, settings)
+            except InputError as error:
+                yield pair, error
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=min(workers, len(pairs)), mp_context=context) as pool:
+        jobs: dict[Future[CaseScores], Pair] = {pool.submit(score_case, pair, settings): pair for pair in pairs}
+        try:
+            for job in as_completed(jobs):
+                try:
+                    yield jobs[job], job.result()
+                except InputError as error:
+                    yield jobs[job], error
+        except BrokenProcessPool:
+            raise DuomodError(
+                "a worker process of the evaluation died, most likely for want of memory; run again with fewer workers"
+                " (finished cases are kept)"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _zero_everywhere(scores: Sequence[CaseScores]) -> bool:
+    detected = any(OrganStatus.DETECTED in case.status for case in scores)
+    return not detected and any(sum(case.true_ml) > 0 and not case.missing for case in scores)
+
+
+def _labels_seen(scores: Sequence[CaseScores], naming_hint: str) -> str:
+    """Explain a result without a single hit: which labels each side has."""
+    in_truth = Counter(c + 1 for case in scores for c, ml in enumerate(case.true_ml) if ml > 0)
+    in_prediction = Counter(c + 1 for case in scores for c, ml in enumerate(case.predicted_ml) if ml > 0)
+
+    def listed(counter: Counter[int]) -> str:
+        return ", ".join(f"{label} (in {count} cases)" for label, count in sorted(counter.items())) or "none"
+
+    return (
+        f"No organ of any case overlaps with the truth. Labels in the truth: {listed(in_truth)}; in the predictions:"
+        f" {listed(in_prediction)}. Check that both use the same label numbers and belong to the same scans{naming_hint}."
+    )
+
+
+def _organ_frame(scores: Sequence[CaseScores], classes: Sequence[str]) -> pd.DataFrame:
+    rows = [
+        (case.name, label, classes[label], str(case.status[label - 1]), case.true_ml[label - 1], case.predicted_ml[label - 1])
+        for case in scores
+        for label in range(1, len(classes))
+    ]
+    return pd.DataFrame(rows, columns=["Filename", "Class", "Name", "Status", "True_ml", "Predicted_ml"])
+
+
+def _organ_counts(scores: Sequence[CaseScores], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    counts = {
+        name: {str(status): sum(case.status[index] == status for case in scores) for status in OrganStatus}
+        for index, name in enumerate(classes[1:])
+    }
+    total = {str(status): sum(per_class[str(status)] for per_class in counts.values()) for status in OrganStatus}
+    return {**counts, "total": total}
+
+
+def _conventions(settings: Settings, classes: Sequence[str], asd: str) -> dict[str, object]:
+    policy = POLICIES[settings.policy]
+    nsd = any(metric.column == "NSD" for metric in settings.metrics)
+    one_for_all = len(settings.tolerances_mm) == 1
+    tolerances = settings.tolerances_mm * (len(classes) - 1) if one_for_all else settings.tolerances_mm
+    return {
+        "empty_policy": policy.name,
+        "empty_policy_meaning": policy.meaning,
+        "asd": asd if settings.protocol == "default" else "dhc",
+        "protocol": settings.protocol,
+        "unit": "mm, voxel size from the truth's header" if settings.protocol == "default" else "voxels of a 72x144x144 grid",
+        "surface": "voxels of the mask with a face neighbour outside; beyond the image's border is outside",
+        "nsd_tolerance_mm": dict(zip(classes[1:], tolerances, strict=True)) if nsd else None,
+        "overlap_range": "0 to 1",
+    }
+
+
+def run_evaluate(
+    pred_path: Path,
+    gt_path: Path,
+    *,
+    output_csv: Path | None = None,
+    num_classes: int | None = None,
+    dataset: str | None = None,
+    metrics: Sequence[str] = ("dice", "asd"),
+    asd: str = "assd",
+    protocol: str = "default",
+    empty_policy: str = DEFAULT_POLICY,
+    tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM,
+    workers: int = 1,
+    allow_missing: bool = False,
+    cases: Sequence[str] | None = None,
+) -> Path:
+    """Score every prediction against its truth, at the truth's resolution.
+
+    Writes the table (``Filename, Dice_Class1, ..., ASD_Class1, ...``; a workbook if the name ends with .xlsx),
+    ``<stem>_organs.csv`` (per case and organ: detected, misplaced, missed, false or absent, and both volumes in ml) and,
+    last, ``<stem>.json`` with every convention. Scored cases are kept in a hidden folder beside the table until it is
+    written: a run that was stopped goes on where it was. A run whose files and settings have not changed does nothing.
+
+    Args:
+        pred_path: Folder of predicted label maps, or one file.
+        gt_path: Folder of true label maps with the same names, or one file.
+        output_csv: The table, .csv or .xlsx; ``result.csv`` in the prediction folder by default.
+        num_classes: Background included; from the description, else from the labels by default.
+        dataset: Built-in data set, YAML description or dataset.json that names the classes; searched for by default.
+        metrics: Names from :data:`duomod.evaluation.metrics.METRICS`.
+        asd: Variant of ``asd``, from :data:`duomod.evaluation.metrics.ASD_VARIANTS`.
+        protocol: ``default``, or ``dhc`` for numbers comparable with DHC's tables.
+        empty_policy: Name from :data:`duomod.evaluation.policy.POLICIES`.
+        tolerance_mm: Tolerance of NSD: one for all classes, one per class, or by class name (others 2 mm).
+        workers: Processes; each needs up to about 1 GB for a 512x512x130 scan.
+        allow_missing: Score a case without prediction as one where nothing was predicted.
+        cases: Only these case ids.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        InputError: lists all missing and extra files, differing grids, unknown labels and unreadable files.
+    """
+    pred_path, gt_path = Path(pred_path), Path(gt_path)
+    naming = find_naming(pred_path, gt_path, dataset, num_classes)
+    settings = _settings(naming, metrics, asd, protocol, empty_policy, tolerance_mm)
+    pairs, problems = find_pairs(
+        pred_path, gt_path, image_suffix=naming.image_suffix, cases=cases, allow_missing=allow_missing
+    )
+    target = Path(output_csv) if output_csv else _default_output(pred_path)
+    if target.suffix.lower() not in (".csv", ".xlsx"):
+        problems.append(f"{target}: the result's name must end with .csv or .xlsx")
+    if problems and not pairs:
+        raise InputError(problems)
+    keys = {pair.name: pair.key(settings) for pair in pairs}
+    if not problems and _up_to_date(target, keys, settings, naming):
+        say(f"{target} is up to date: same files, same settings.")
+        return target
+    say(f"Classes from {naming.source}.")
+    if missing := [pair.name for pair in pairs if pair.prediction is None]:
+        say(f"Scored as all-missed, because the prediction is missing: {', '.join(missing)}.")
+
+    store = target.parent / f".{target.stem}_cases"
+    found = {pair.name: _stored(store, pair, settings) for pair in pairs}
+    left = [pair for pair in pairs if found[pair.name] is None]
+    if len(left) < len(pairs):
+        say(f"{len(pairs) - len(left)} of {len(pairs)} cases were scored by an earlier run.")
+    with progress("Evaluating", len(pairs), start=len(pairs) - len(left)) as advance:
+        for pair, outcome in _score_all(left, settings, workers):
+            if isinstance(outcome, InputError):
+                problems += outcome.problems
+            else:
+                found[pair.name] = outcome
+                write_text(store / f"{pair.name}.json", outcome.model_dump_json())
+            advance(pair.name)
+    if problems:
+        raise InputError(problems)
+
+    scores = [case for case in found.values() if case is not None]
+    num_foreground = max((naming.num_classes or 2) - 1, *(case.num_foreground for case in scores))
+    scores = [case.extended(num_foreground, settings) for case in scores]
+    classes = naming.classes or numbered(num_foreground + 1)
+    values: dict[str, FloatArray] = {
+        metric.column: np.asarray([case.values[metric.column] for case in scores], dtype=np.float64)
+        for metric in settings.metrics
+    }
+    organs = _organ_counts(scores, classes)
+    write_frame(_organ_frame(scores, classes), target.with_name(f"{target.stem}_organs.csv"))
+    write_frame(build_frame([case.name for case in scores], values), target)
+    info = ResultInfo(
+        duomod=__version__,
+        libraries={"python": platform.python_version(), **{n: version(n) for n in ("numpy", "scipy", "edt", "SimpleITK")}},
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        predictions=str(pred_path),
+        truth=str(gt_path),
+        dataset=naming.dataset,
+        classes=classes,
+        tail_classes=naming.tail_classes,
+        metrics=tuple(metric_record(metric) for metric in settings.metrics),
+        conventions=_conventions(settings, classes, asd),
+        missing_predictions=tuple(case.name for case in scores if case.missing),
+        organs=organs,
+        case_keys=keys,
+        table_sha256=sha256(target),
+    )
+    write_info(target, info)
+    shutil.rmtree(store, ignore_errors=True)
+    out.print(evaluation_text(info, values), markup=False)
+    if _zero_everywhere(scores):
+        say(_labels_seen(scores, f" (classes from {naming.source})" if naming.classes else ""))
+    return target
+
+
+def _up_to_date(target: Path, keys: dict[str, str], settings: Settings, naming: Naming) -> bool:
+    """Whether the table is there, whole, and made of these very files with these settings."""
+    if not target.is_file() or not sidecar(target).is_file():
+        return False
+    try:
+        info = read_info(target)
+    except InputError:
+        return False
+    names = not naming.classes or (info is not None and info.classes == naming.classes)
+    return info is not None and names and info.case_keys == keys and info.table_sha256 == sha256(target)

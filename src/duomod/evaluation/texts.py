@@ -1,0 +1,161 @@
+"""What evaluation and aggregation print: plain text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from duomod.evaluation.metrics import Metric
+from duomod.evaluation.results import FloatArray, ResultInfo
+
+if TYPE_CHECKING:
+    from duomod.evaluation.aggregate import MetricSummary, Spread, Summary
+
+
+def _mean(values: FloatArray) -> float:
+    """Mean of the defined values; NaN if there is none."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _number(value: float, metric: Metric) -> str:
+    return "n/a" if np.isnan(value) else f"{value * metric.scale:.{metric.decimals}f}"
+
+
+def evaluation_text(info: ResultInfo, values: dict[str, FloatArray]) -> str:
+    """Return the table printed after one evaluation: per class, the mean over cases and what became of the organ."""
+    metrics = [Metric(**record) for record in info.metrics]
+    widths = [max(len(metric.title), 9) for metric in metrics]
+    head = f"{'Class':<22}" + "".join(f" | {m.title:>{w}}" for m, w in zip(metrics, widths, strict=True))
+    head += " | detected | misplaced | missed | false | absent"
+    lines = [head, "-" * len(head)]
+
+    def row(name: str, numbers: Sequence[float], counts: dict[str, int]) -> str:
+        cells = "".join(f" | {_number(v, m):>{w}}" for v, m, w in zip(numbers, metrics, widths, strict=True))
+        return (
+            f"{name:<22}{cells} | {counts['detected']:>8} | {counts['misplaced']:>9} | {counts['missed']:>6}"
+            f" | {counts['false']:>5} | {counts['absent']:>6}"
+        )
+
+    for index, name in enumerate(info.classes[1:]):
+        lines.append(row(name, [_mean(values[m.column][:, index]) for m in metrics], info.organs[name]))
+    lines.append("-" * len(head))
+    overall = [_mean(np.asarray([_mean(case) for case in values[m.column]])) for m in metrics]
+    lines.append(row("mean over cases", overall, info.organs["total"]))
+    lines.append(f"Empty classes ({info.conventions['empty_policy']}): {info.conventions['empty_policy_meaning']}.")
+    if info.missing_predictions:
+        lines.append(f"Missing predictions, scored as all-missed: {', '.join(info.missing_predictions)}.")
+    return "\n".join(lines)
+
+
+def _spread(spread: Spread, metric: Metric, width: int = 0, std_width: int = 0) -> str:
+    mean, std = (_number(value, metric) for value in (spread.mean, spread.std))
+    return f"{mean:>{width}} ± {std:>{std_width}}"
+
+
+def _metric_of(summary: MetricSummary) -> Metric:
+    return Metric(**summary.metric)
+
+
+def _short(metric: Metric) -> str:
+    return metric.column
+
+
+def summary_text(summary: Summary) -> str:
+    """Return the summary of one method over its seeds, in the published form, with its conventions below."""
+    metrics = [(_metric_of(values), values) for values in summary.metrics.values()]
+    lines = [
+        f"📊 Aggregated Summary Results (Mean ± Std from {len(summary.seeds)} seeds)",
+        f"Method Base Directory: {summary.base}",
+        "=" * 70,
+        "",
+        "🔷 Per-Class Metrics:",
+        "-" * 50,
+    ]
+    head = f"{'Class':<22}"
+    for metric, _ in metrics:
+        # An overlap (Dice) and a distance (ASD) in their published widths; a longer name makes its column wider.
+        head += f" | {metric.title:>18}" if metric.kind == "overlap" else f" | {metric.title:>19}"
+    lines += [head, "-" * 64]
+    for index, name in enumerate(summary.classes[1:]):
+        row = f"{name:<22}"
+        for metric, values in metrics:
+            width, tail = max(len(metric.title), 18) - 18, " " if metric.kind == "overlap" else ""
+            std_width = 5 if metric.kind == "overlap" else 6
+            row += f" | {_spread(values.per_class[index], metric, 9 + width, std_width)}{tail}"
+        lines.append(row.rstrip())
+    lines += ["", "🔷 Overall & Tail Average Metrics:", "-" * 50, f"{'Metric':<22} | Value (Mean ± Std)", "-" * 50]
+    lines += [f"{'Avg Foreground ' + _short(m):<22} | {_spread(v.foreground, m)}" for m, v in metrics]
+    if summary.tail_classes:
+        lines.append("-" * 50)
+        lines += [f"{'Avg Tail ' + _short(m):<22} | {_spread(v.tail, m)}" for m, v in metrics if v.tail is not None]
+    return "\n".join([*lines, "", *_notes(summary)])
+
+
+def _notes(summary: Summary) -> list[str]:
+    """Return what follows the published form: conventions, what is missing, medians, groups, worst cases."""
+    lines = ["🔷 Notes:", "-" * 50]
+    lines.append(f"Seeds ({len(summary.seeds)}): {', '.join(summary.seeds)}. Cases: {len(summary.cases)}.")
+    lines.append(f"Std: over seeds, ddof={summary.ddof}. Averages: {summary.averaging}.")
+    if summary.conventions:
+        lines.append(f"Empty classes: {summary.conventions.get('empty_policy_meaning', 'not recorded')}.")
+        lines.append(f"ASD variant: {summary.conventions.get('asd', 'not recorded')}; {summary.conventions.get('unit', '')}.")
+    else:
+        lines.append("Conventions: not recorded beside the result tables (made elsewhere).")
+    if summary.organs:
+        total = summary.organs["total"]
+        lines.append(
+            f"Organs over all seeds and cases: {total['detected']} detected, {total['misplaced']} misplaced,"
+            f" {total['missed']} missed, {total['false']} false, {total['absent']} absent from both."
+        )
+        missed = {name: counts["missed"] for name, counts in summary.organs.items() if name != "total" and counts["missed"]}
+        if missed:
+            lines.append("Missed: " + ", ".join(f"{name} {count}" for name, count in missed.items()) + ".")
+    if summary.tail_classes:
+        lines.append(f"Tail classes: {', '.join(summary.tail_classes)}.")
+    else:
+        lines.append("Tail classes: none named; give the data set's description to get tail averages.")
+    lines += [f"Missing: {text}." for text in summary.missing]
+    for values in summary.metrics.values():
+        metric = _metric_of(values)
+        shown = ", ".join(_number(value, metric) for value in (values.quartiles or (float("nan"),) * 3))
+        lines.append(f"{metric.title}, foreground per case: lower quartile, median, upper quartile {shown}.")
+    for group in summary.groups:
+        cells = [
+            f"{_metric_of(summary.metrics[column]).title} {_spread(spread, _metric_of(summary.metrics[column]))}"
+            for column, spread in group.foreground.items()
+        ]
+        lines.append(f"{group.column} = {group.value}: {group.cases} cases; {'; '.join(cells)}.")
+    if summary.worst_cases:
+        lines.append("Worst cases: " + ", ".join(f"{name} ({text})" for name, text in summary.worst_cases) + ".")
+    return lines
+
+
+def side_by_side(summaries: Sequence[Summary]) -> str:
+    """Return one text table of several methods: foreground and tail averages, mean ± std over seeds."""
+    columns = list(dict.fromkeys(column for summary in summaries for column in summary.metrics))
+    name_width = max([len("Method"), *(len(summary.method) for summary in summaries)])
+    heads, cells = [], []
+    for part in ("Avg Foreground", "Avg Tail"):
+        for column in columns:
+            chosen = [summary.metrics.get(column) for summary in summaries]
+            if part == "Avg Tail" and all(values is None or values.tail is None for values in chosen):
+                continue
+            known = next(values for values in chosen if values is not None)
+            metric = _metric_of(known)
+            heads.append(f"{part} {metric.title}")
+            spreads = [None if v is None else (v.foreground if part == "Avg Foreground" else v.tail) for v in chosen]
+            cells.append(["n/a" if spread is None else _spread(spread, metric) for spread in spreads])
+    heads += ["seeds", "cases", "missed organs"]
+    cells.append([str(len(summary.seeds)) for summary in summaries])
+    cells.append([str(len(summary.cases)) for summary in summaries])
+    cells.append([str(s.organs["total"]["missed"]) if s.organs else "n/a" for s in summaries])
+    widths = [max(len(head), *map(len, column)) for head, column in zip(heads, cells, strict=True)]
+    lines = [f"{'Method':<{name_width}} | " + " | ".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True))]
+    lines.append("-" * len(lines[0]))
+    for index, summary in enumerate(summaries):
+        row = " | ".join(f"{column[index]:>{w}}" for column, w in zip(cells, widths, strict=True))
+        lines.append(f"{summary.method:<{name_width}} | {row}")
+    return "\n".join(lines)

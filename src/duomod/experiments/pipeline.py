@@ -1,0 +1,276 @@
+"""Whole experiments: stages × methods × seeds, from one YAML file. What fails is reported; the rest goes on."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from duomod.console import say
+from duomod.errors import DuomodError, InputError
+
+CHECKPOINT = Path("ckpts") / "best_model.pth"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stages(_Settings):
+    """Which stages run, in this order."""
+
+    preprocessing: bool = False
+    training: bool = False
+    inference: bool = True
+    evaluation: bool = True
+    aggregation: bool = True
+
+
+class Preprocessing(_Settings):
+    """``duomod preprocess``."""
+
+    data_path: Path
+    output_path: Path
+    workers: int = Field(2, ge=1)
+    seed: int = 0
+
+
+class Training(_Settings):
+    """``duomod train``, the same for every method."""
+
+    data_path: Path
+    preset: str = "default"
+    labeled_ratio: float | None = None
+    labeled_count: int | None = None
+    split: str | None = None
+    settings: dict[str, Any] = {}
+
+
+class MethodEntry(_Settings):
+    """One method: its runs are ``log_root/seed_<n>``.
+
+    ``npy_path`` holds preprocessed test cases, ``nii_path`` the scans they came from; ``task`` names the data set.
+    """
+
+    name: str
+    log_root: Path
+    npy_path: Path | None = None
+    nii_path: Path
+    task: str | None = None
+    settings: dict[str, Any] = {}
+
+
+class PipelineConfig(_Settings):
+    """An experiment. Paths are relative to the working directory, as in the original shell script."""
+
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    gt_path: Path
+    num_classes: int | None = None
+    gpu: str = "0"
+    stages: Stages = Stages()
+    preprocessing: Preprocessing | None = None
+    training: Training | None = None
+    split: str | None = Field(None, description="with npy_path: only the cases of this list")
+    overlap: float = Field(0.5, ge=0, lt=1)
+    workers: int = Field(2, ge=1)
+    min_seeds: int = Field(2, ge=1)
+
+    def problems(self) -> list[str]:
+        """What is missing for the stages that are switched on."""
+        found = []
+        if self.stages.preprocessing and self.preprocessing is None:
+            found.append("preprocessing is on, but the section 'preprocessing' is missing")
+        if self.stages.training and self.training is None:
+            found.append("training is on, but the section 'training' is missing")
+        names = [method.name for method in self.methods]
+        found += [f"method '{name}' is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        return found
+
+
+def load_pipeline(path: Path) -> PipelineConfig:
+    """Read an experiment's YAML file.
+
+    Raises:
+        InputError: missing, not YAML, or lists every wrong field.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected fields such as methods, seeds and gt_path")
+    try:
+        config = PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        raise InputError([f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None
+    problems = config.problems()
+    if problems:
+        raise InputError([f"{path}: {problem}" for problem in problems])
+    return config
+
+
+@dataclass
+class Journal:
+    """Runs steps one after another and remembers what failed."""
+
+    dry_run: bool
+    failures: list[str] = field(default_factory=list)
+    misuse: bool = True
+
+    def step(self, title: str, action: Callable[[], object]) -> bool:
+        """Run one step; returns whether it succeeded. Only Ctrl-C gets through."""
+        say(f"── {title}")
+        if self.dry_run:
+            return True
+        try:
+            action()
+        except DuomodError as error:
+            if error.exit_code == 130:
+                raise
+            self.fail(title, str(error), misuse=error.exit_code == 2)
+        except Exception as error:  # a crash in one run must not take the others with it
+            say(traceback.format_exc())
+            self.fail(title, f"{type(error).__name__}: {error}", misuse=False)
+        else:
+            return True
+        return False
+
+    def fail(self, title: str, reason: str, misuse: bool) -> None:
+        """Report a failure and go on."""
+        say(f"   failed: {reason}")
+        self.failures.append(f"{title}: {reason}")
+        self.misuse = self.misuse and misuse
+
+
+class StepsFailed(DuomodError):
+    """Some steps of a pipeline failed; the others are done."""
+
+
+def run_pipeline(config: PipelineConfig, dry_run: bool = False) -> Path:
+    """Run the stages; returns the last summary's path.
+
+    Raises:
+        StepsFailed: exit code 1; lists what failed, after everything else was done.
+    """
+    journal = Journal(dry_run)
+    if config.stages.preprocessing and config.preprocessing is not None:
+        journal.step(f"preprocess {config.preprocessing.data_path}", lambda: _preprocess(config))
+    summaries = []
+    for entry in config.methods:
+        for seed in config.seeds:
+            _run_seed(config, entry, seed, journal)
+        if config.stages.aggregation:
+            summary = entry.log_root / f"{entry.name}_summary_results.txt"
+            if journal.step(f"{entry.name}: aggregate", lambda e=entry, s=summary: _aggregate(config, e, s)):  # type: ignore[misc]
+                summaries.append(summary)
+    if journal.failures:
+        raise StepsFailed("\n".join([f"{len(journal.failures)} step(s) failed; everything else is done", *journal.failures]))
+    return summaries[-1] if summaries else config.methods[-1].log_root
+
+
+def _run_seed(config: PipelineConfig, entry: MethodEntry, seed: int, journal: Journal) -> None:
+    title = f"{entry.name}, seed {seed}"
+    run = entry.log_root / f"seed_{seed}"
+    if config.stages.training and not journal.step(f"{title}: train", lambda: _train(config, entry, seed, run)):
+        return
+    if config.stages.inference:
+        if not journal.dry_run and not (run / CHECKPOINT).is_file():
+            journal.fail(title, f"missing seed: {run / CHECKPOINT} does not exist", misuse=False)
+            return
+        if not journal.step(f"{title}: predict", lambda: _predict(config, entry, run)):
+            return
+    if config.stages.evaluation:
+        if not journal.dry_run and not (run / "predictions").is_dir():
+            journal.fail(title, f"missing seed: {run / 'predictions'} does not exist", misuse=False)
+            return
+        journal.step(f"{title}: evaluate", lambda: _evaluate(config, entry, run))
+
+
+def _preprocess(config: PipelineConfig) -> None:
+    from duomod.preprocessing.preprocess import run_preprocess
+
+    assert config.preprocessing is not None
+    section = config.preprocessing
+    run_preprocess(
+        section.data_path,
+        section.output_path,
+        dataset=next((entry.task for entry in config.methods if entry.task), None),
+        num_classes=config.num_classes,
+        workers=section.workers,
+        seed=section.seed,
+    )
+
+
+def _train(config: PipelineConfig, entry: MethodEntry, seed: int, run: Path) -> None:
+    from duomod.training.setup import run_train
+
+    assert config.training is not None
+    section = config.training
+    run_train(
+        model=entry.name,
+        data_path=section.data_path,
+        output_dir=run,
+        seed=seed,
+        gpu=config.gpu,
+        num_classes=config.num_classes,
+        preset=section.preset,
+        settings=section.settings,
+        method_settings=entry.settings,
+        labeled_ratio=section.labeled_ratio,
+        labeled_count=section.labeled_count,
+        split_name=section.split,
+        resume=(run / "ckpts" / "last.pth").is_file(),
+    )
+
+
+def _predict(config: PipelineConfig, entry: MethodEntry, run: Path) -> None:
+    from duomod.inference.predict import run_predict
+    from duomod.training.precision import choose_device
+
+    run_predict(
+        model_path=run / CHECKPOINT,
+        output_path=run / "predictions",
+        npy_path=entry.npy_path,
+        original_nii_path=entry.nii_path if entry.npy_path else None,
+        input_path=None if entry.npy_path else entry.nii_path,
+        device=str(choose_device(config.gpu)),
+        method=entry.name,
+        dataset=entry.task,
+        num_classes=config.num_classes,
+        split=config.split,
+        overlap=config.overlap,
+    )
+
+
+def _evaluate(config: PipelineConfig, entry: MethodEntry, run: Path) -> None:
+    from duomod.evaluation.evaluate import run_evaluate
+
+    run_evaluate(
+        run / "predictions",
+        config.gt_path,
+        output_csv=run / "result.csv",
+        num_classes=config.num_classes,
+        dataset=entry.task,
+        workers=config.workers,
+        only_predicted=config.split is not None,
+    )
+
+
+def _aggregate(config: PipelineConfig, entry: MethodEntry, summary: Path) -> None:
+    from duomod.evaluation.aggregate import run_aggregate
+
+    run_aggregate(
+        entry.log_root,
+        aggregated_csv_output=entry.log_root / f"{entry.name}_aggregated_metrics.csv",
+        summary_output=summary,
+        min_seeds=config.min_seeds,
+        dataset=entry.task,
+    )

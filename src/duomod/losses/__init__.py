@@ -1,0 +1,1 @@
+"""Stage 5: losses, ramps and class weights as pure functions."""

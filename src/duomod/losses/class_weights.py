@@ -1,0 +1,59 @@
+"""Class weights from class distributions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_quantile(values: Tensor, mask: Tensor, q: float) -> Tensor:
+    """Quantile with linear interpolation of the entries where ``mask`` holds, without a host-device synchronisation.
+
+    Args:
+        values: (N,).
+        mask: (N,) bool. Where it holds nowhere the result is infinite.
+        q: in [0, 1].
+    """
+    ordered = torch.where(mask, values, torch.inf).sort().values
+    position = q * (mask.sum() - 1).clamp(min=0)
+    below = position.floor().long()
+    above = torch.minimum(below + 1, (mask.sum() - 1).clamp(min=0))
+    # take(), because indexing with a 0-dimensional tensor reads its value on the host
+    return torch.lerp(ordered.take(below), ordered.take(above), (position - below).to(values.dtype))
+
+
+def rlm_weights(distribution: Tensor, floor: float = 0.2, ceiling: float = 1.0) -> tuple[Tensor, Tensor]:
+    """RLM's class weights from a class distribution (METHODS 4.2 c): rare classes up to ``ceiling``, frequent ``floor``.
+
+    Log-frequencies are clamped to the 5 % and 95 % quantiles of the positive foreground entries; the background gets the
+    (lower) median of the foreground weights; weights are divided by their mean. All weights are one where fewer than two
+    foreground classes occur or their quantiles coincide. Runs without a host-device synchronisation.
+
+    Args:
+        distribution: (C,) probabilities, background first.
+        floor: Weight of the most frequent class before normalisation.
+        ceiling: Weight of the rarest.
+
+    Returns:
+        Cross-entropy weights (C,) and Dice weights (C,) = min(sqrt(w), 2).
+    """
+    foreground = distribution[1:]
+    positive = foreground > 0
+    low, high = masked_quantile(foreground, positive, 0.05), masked_quantile(foreground, positive, 0.95)
+    log_low, log_high = (low + 1e-8).log(), (high + 1e-8).log()
+    clamped = torch.minimum(torch.maximum(foreground, low), high)
+    position = ((clamped + 1e-8).log() - log_low) / (log_high - log_low + 1e-8)
+    weight = floor + (ceiling - floor) * (1 - position)
+    median = weight.median()
+    weight = torch.cat([median[None], weight])
+    weight = torch.minimum(weight, 8 * median)
+    weight = weight / weight.mean()
+    usable = (positive.sum() >= 2) & (high - low >= 1e-8)
+    weight = torch.where(usable, weight, torch.ones_like(weight))
+    return weight, weight.sqrt().clamp(max=2.0)
+
+
+def descending_ranks(values: Tensor) -> Tensor:
+    """Rank of each entry, the largest first: 0 .. N-1. Ties keep their order."""
+    order = values.argsort(descending=True, stable=True)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

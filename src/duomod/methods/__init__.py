@@ -1,0 +1,1 @@
+"""Stage 6: the semi-supervised methods, one file each."""

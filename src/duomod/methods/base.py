@@ -1,0 +1,199 @@
+"""What a method is. See DESIGN: a method is an ``nn.Module`` that knows no loop, optimizer, device or file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from duomod.errors import InputError
+from duomod.losses.dice import AbsentClass, dice_ce
+from duomod.losses.ramps import sigmoid_rampup
+from duomod.methods.shared.imbalance import ClassWeights, WeightRule, follow_predictions
+from duomod.sampling.batch import Batch as Batch
+
+Preset = Literal["default", "reference"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: ``step`` of ``total_steps``, counted from 0."""
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        """Index of the current epoch, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def max_epochs(self) -> float:
+        """Number of epochs of the whole training."""
+        return self.total_steps / self.steps_per_epoch
+
+
+@dataclass
+class StepOutput:
+    """What a step returns: only ``loss`` (scalar) is back-propagated; ``parts`` are detached scalars to log."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+
+
+class NetworkBuilder(Protocol):
+    """Builds the network the user chose, with as many classes as the data set has."""
+
+    def __call__(
+        self, init: Literal["kaiming", "xavier", "default"] = "default", *, in_channels: int = 1, kind: str | None = None
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What a method may know of the run when it is built.
+
+    ``class_counts``: (C,) float64 voxel counts of the labelled training volumes, background first.
+    """
+
+    num_classes: int
+    class_counts: Tensor
+    build_network: NetworkBuilder
+
+    def class_distribution(self) -> Tensor:
+        """(C,) float32: the labelled volumes' share of each class."""
+        counts = self.class_counts.double()
+        return (counts / counts.sum().clamp(min=1)).float()
+
+
+class MethodConfig(BaseModel):
+    """Settings every method has. A method's own settings are fields of its subclass; the values are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    consistency_weight: float = Field(0.1, ge=0, description="largest weight of the unsupervised term")
+    rampup: float = Field(0.3, ge=0, description="length of its ramp-up; below 1: a share of training, else epochs")
+    absent_class: AbsentClass = "penalise"
+    class_weights: WeightRule = Field(
+        "none", description="weights of the supervised losses by class frequency: rlm (DuoMod-Net's) or dhc (DistDW)"
+    )
+
+    #: Fields that differ from the class's defaults under ``--preset reference``.
+    reference: ClassVar[Mapping[str, Any]] = {"rampup": 150, "absent_class": "constant"}
+
+    @classmethod
+    def preset(cls, name: Preset, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Return the settings of a preset, with single fields replaced.
+
+        Raises:
+            InputError: lists every unknown or invalid field by name.
+        """
+        try:
+            return cls(**{**(cls.reference if name == "reference" else {}), **(overrides or {})})
+        except ValidationError as error:
+            raise InputError(
+                [f"method setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            ) from None
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """How a method presents itself."""
+
+    title: str
+    paper: str
+    year: int
+    summary: str
+
+
+class Method(nn.Module):
+    """Base of all methods. State lives in sub-modules and buffers, so saving and resuming need no code."""
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    info: ClassVar[MethodInfo]
+    uses_unlabelled: ClassVar[bool] = True
+    #: Trained with the labels of all training cases, also of those that the split uses unlabelled.
+    uses_all_labels: ClassVar[bool] = False
+    #: Whether ``class_weights`` may be switched on: not where the method weights its classes itself.
+    accepts_class_weights: ClassVar[bool] = True
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = context.num_classes
+        self.imbalance: ClassWeights | None = None
+        if config.class_weights != "none":
+            if not self.accepts_class_weights:
+                raise self._weights_itself()
+            self.imbalance = ClassWeights(config.class_weights, context.class_distribution())
+            self.register_forward_pre_hook(self._follow_predictions, with_kwargs=True)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """One step's loss."""
+        raise NotImplementedError
+
+    def after_step(self, progress: Progress) -> None:
+        """Called after the optimizer's step: EMA and the like."""
+
+    def predictor(self) -> nn.Module:
+        """The module that maps an image (B, 1, D, H, W) to logits (B, C, D, H, W); all that inference needs."""
+        raise NotImplementedError
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        """Networks by the key under which published checkpoints hold them (``A``, ``B``, ``model``, ``ema_model``)."""
+        raise NotImplementedError
+
+    def parameter_groups(self, optim: Any) -> list[dict[str, Any]]:
+        """Optimizer groups; ``optim`` is the training's optimizer settings. By default all trained parameters in one."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def supervised_loss(
+        self, logits: Tensor, label: Tensor, ce_weight: Tensor | None = None, dice_weight: Tensor | None = None
+    ) -> Tensor:
+        """Dice + cross-entropy with this method's rule for absent classes.
+
+        Without weights given, those of the setting ``class_weights`` apply, if it is on.
+
+        Raises:
+            InputError: that setting is on, but the method gives weights of its own.
+        """
+        if self.imbalance is not None:
+            if ce_weight is not None or dice_weight is not None:
+                raise self._weights_itself()
+            ce_weight, dice_weight = self.switched_on_weights()
+        return dice_ce(
+            logits, label, ce_weight=ce_weight, dice_weight=dice_weight, absent=self.config.absent_class
+        )
+
+    def switched_on_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """Cross-entropy and Dice weights (C,) of the setting ``class_weights``; for losses of a method's own."""
+        return (None, None) if self.imbalance is None else self.imbalance()
+
+    def _weights_itself(self) -> InputError:
+        return InputError(
+            f"class weights '{self.config.class_weights}': {self.info.title} has its own rule for rare classes;"
+            " leave the option at 'none'"
+        )
+
+    @staticmethod
+    def _follow_predictions(method: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a training step: let the class weights follow the predictions on its unlabelled patches."""
+        assert isinstance(method, Method)
+        if method.training and method.imbalance is not None:
+            batch, progress = (*args, *kwargs.values())
+            follow_predictions(method.imbalance, method.predictor(), batch.image_u, progress.step)
+
+    def consistency_weight(self, progress: Progress) -> float:
+        """Weight of the unsupervised term at this step (METHODS 1.3)."""
+        return self.config.consistency_weight * sigmoid_rampup(
+            progress.epoch, epochs(self.config.rampup, progress)
+        )
+
+
+def epochs(length: float, progress: Progress) -> float:
+    """Turn a length given as a share of training (below 1) or in epochs into epochs."""
+    return length * progress.max_epochs if length < 1 else length

@@ -1,0 +1,81 @@
+"""FixMatch: confident predictions on the image as it is are the labels of a strongly disturbed view."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.shared.mixing import random_boxes
+from duomod.methods.shared.noise import strong_intensity
+from duomod.methods.shared.teacher import EMATeacher, decay_at
+
+
+class FixMatchConfig(MethodConfig):
+    """Settings of FixMatch. Weight 1 and no ramp are the paper's: the threshold is the ramp."""
+
+    consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised term")
+    rampup: float = Field(0.0, ge=0, description="length of its ramp-up; below 1: a share of training, else epochs")
+    threshold: float = Field(0.95, ge=0, lt=1, description="a voxel's label counts where its probability is at least this")
+    strength: float = Field(1.0, ge=0, le=1, description="strength of the intensity changes of the strong view")
+    cutmix: bool = Field(True, description="paste a box of the next unlabelled patch into the strong view")
+    decay: float = Field(0.999, ge=0, lt=1, description="momentum of the weights used for prediction")
+
+    reference: ClassVar[Any] = {"absent_class": "constant"}
+
+
+class FixMatch(Method):
+    """L = Lsup + mean_v 1[max p(weak) >= tau] CE(z(strong), argmax p(weak)) (eq. 3-4, voxel by voxel)."""
+
+    Config = FixMatchConfig
+    info = MethodInfo(
+        title="FixMatch",
+        paper="Sohn et al., FixMatch, NeurIPS 2020; strong view with CutMix as in French et al., BMVC 2020",
+        year=2020,
+        summary="confident pseudo-labels of the plain view train the strongly disturbed view",
+    )
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.settings = cast(FixMatchConfig, config)
+        self.model = context.build_network("kaiming")
+        self.average = EMATeacher(self.model)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        labelled, weak = len(batch.image_l), batch.unlabelled()
+        with torch.no_grad():
+            confidence, pseudo = self.model(weak).float().softmax(1).max(1)
+        strong = strong_intensity(weak, self.settings.strength)
+        if self.settings.cutmix:
+            strong, confidence, pseudo = _cutmix(strong, confidence, pseudo)
+        logits = self.model(torch.cat([batch.image_l, strong])).float()
+        supervised = self.supervised_loss(logits[:labelled], batch.label_l)
+        certain = (confidence >= self.settings.threshold).float()
+        unsupervised = (certain * functional.cross_entropy(logits[labelled:], pseudo, reduction="none")).mean()
+        loss = supervised + self.consistency_weight(progress) * unsupervised
+        parts = {"supervised": supervised.detach(), "pseudo": unsupervised.detach(), "certain": certain.mean()}
+        return StepOutput(loss, parts)
+
+    def after_step(self, progress: Progress) -> None:
+        self.average.update(self.model, decay_at(progress.step, self.settings.decay), copy_buffers=True)
+
+    def predictor(self) -> nn.Module:
+        return self.average.network
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "ema_model": self.average.network}
+
+
+def _cutmix(image: Tensor, confidence: Tensor, pseudo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste a box of the next patch of the batch into each patch, with its labels; one patch alone stays as it is."""
+    box = random_boxes(image, 0.3, 0.7)
+    inside = box.squeeze(1)
+    return (
+        torch.where(box, image.roll(1, 0), image),
+        torch.where(inside, confidence.roll(1, 0), confidence),
+        torch.where(inside, pseudo.roll(1, 0), pseudo),
+    )

@@ -1,0 +1,82 @@
+"""Cross pseudo-supervision whose pseudo-labels are re-balanced by class weights: the skeleton of SimiS and CReST."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from duomod.methods.base import Batch, MethodConfig, MethodContext, Progress, StepOutput
+from duomod.methods.shared.two_networks import TwoNetworks
+
+
+class RebalancedConfig(MethodConfig):
+    """Settings of SimiS and CReST. ``reference``: their adaptation to segmentation by Wang and Li (DHC, MICCAI 2023)."""
+
+    weighted: Literal["pseudo", "all"] = Field(
+        "pseudo", description="pseudo: re-balance the pseudo-labels (the papers); all: the supervised loss as well (DHC)"
+    )
+    momentum: float = Field(
+        1.0, ge=0, le=1, description="of the class weights; 1: from the labelled scans (the papers), below: follow predictions"
+    )
+    counted: Literal["all", "unlabelled"] = Field("unlabelled", description="predictions that the weights follow")
+
+    reference: ClassVar[Any] = {**MethodConfig.reference, "weighted": "all", "momentum": 0.99}
+
+
+class RebalancedCPS(TwoNetworks):
+    """CPS with one weight per class and network. A subclass says how weights follow from class counts."""
+
+    Config = RebalancedConfig
+    weights_a: Tensor
+    weights_b: Tensor
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.settings = cast(RebalancedConfig, config)
+        initial = self.initial_weights(context.class_counts.float())
+        self.register_buffer("weights_a", initial)
+        self.register_buffer("weights_b", initial.clone())
+
+    def class_weights(self, counts: Tensor) -> Tensor:
+        """(C,) weights from (C,) voxel counts."""
+        raise NotImplementedError
+
+    def initial_weights(self, counts: Tensor) -> Tensor:
+        """Weights at the start, from the labelled volumes."""
+        return self.class_weights(counts)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        labelled = len(batch.image_l)
+        x = torch.cat([batch.image_l, batch.unlabelled()])
+        za, zb = self.A(x).float(), self.B(x).float()
+        ya, yb = za.detach().argmax(1), zb.detach().argmax(1)
+        wa, wb = self._follow(self.weights_a, ya, labelled), self._follow(self.weights_b, yb, labelled)
+        everywhere = self.settings.weighted == "all"
+        supervised = self.supervised_loss(
+            za[:labelled], batch.label_l, wa if everywhere else None, wa if everywhere else None
+        ) + self.supervised_loss(
+            zb[:labelled], batch.label_l, wb if everywhere else None, wb if everywhere else None
+        )
+        pseudo = _weighted_mean_ce(za, yb, wa) + _weighted_mean_ce(zb, ya, wb)
+        loss = supervised + self.consistency_weight(progress) * pseudo
+        parts = {"supervised": supervised.detach(), "cps": pseudo.detach(), "weight_max": self.weights_a.max()}
+        return StepOutput(loss, parts)
+
+    @torch.no_grad()
+    def _follow(self, weights: Tensor, predicted: Tensor, labelled: int) -> Tensor:
+        """w <- m w + (1 - m) w(counts of the predictions), in place; returns this step's copy."""
+        if self.settings.momentum < 1:
+            counted = (predicted if self.settings.counted == "all" else predicted[labelled:]).flatten()
+            counts = torch.zeros_like(weights).scatter_add_(0, counted, torch.ones_like(counted, dtype=weights.dtype))
+            weights.lerp_(self.class_weights(counts), 1 - self.settings.momentum)
+        return weights.clone()
+
+
+def _weighted_mean_ce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy divided by the sum of the targets' weights; 0, not NaN, where every target's weight is 0."""
+    total = weight[target].sum()
+    return functional.cross_entropy(logits, target, weight, reduction="sum") / total.clamp(min=1e-6)

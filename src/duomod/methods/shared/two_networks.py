@@ -1,0 +1,49 @@
+"""Two networks that teach each other: the skeleton of CPS and of what builds on it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from duomod.methods.base import Method, MethodConfig, MethodContext
+
+
+class MeanLogits(nn.Module):
+    """The ensemble of the two-network methods: the mean of the networks' logits."""
+
+    def __init__(self, a: nn.Module, b: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean: Tensor = (self.a(x) + self.b(x)) / 2
+        return mean
+
+
+class TwoNetworks(Method):
+    """Networks ``A`` (Kaiming) and ``B`` (Xavier): same input, different start, own dropout masks (METHODS 1.4)."""
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.A = context.build_network("kaiming")
+        self.B = context.build_network("xavier")
+
+    def predictor(self) -> nn.Module:
+        return MeanLogits(self.A, self.B)
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        return {"A": self.A, "B": self.B}
+
+
+def cross_pseudo_supervision(logits_a: Tensor, logits_b: Tensor, weight: Tensor | None = None) -> Tensor:
+    """CE(A, argmax B) + CE(B, argmax A) over all voxels (Chen et al., CVPR 2021, eq. 1-2).
+
+    Args:
+        logits_a: (B, C, D, H, W).
+        logits_b: the same of the other network.
+        weight: (C,) class weights of the cross-entropy.
+    """
+    a, b = logits_a.float(), logits_b.float()
+    return functional.cross_entropy(a, b.detach().argmax(1), weight) + functional.cross_entropy(
+        b, a.detach().argmax(1), weight
+    )

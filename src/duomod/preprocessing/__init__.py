@@ -1,0 +1,1 @@
+"""Stage 2: from raw scans to arrays on one grid, and the way back."""

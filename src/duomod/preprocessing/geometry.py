@@ -1,0 +1,199 @@
+"""Grids: one orientation, one spacing, and the exact way back to the scan.
+
+Arrays are (D, H, W) = (z, y, x); SimpleITK's tuples are (x, y, z). Lengths are in mm.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Self
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from duomod.datasets.scan import image_problems as image_problems
+from duomod.datasets.scan import read_image as read_image
+from duomod.datasets.scan import to_array as to_array
+
+ORIENTATION = "RAS"
+
+Triple = tuple[float, float, float]
+
+
+class Geometry(BaseModel):
+    """Where a voxel grid lies in the world, in SimpleITK's convention (LPS world, mm).
+
+    ``size`` in voxels and ``spacing`` in mm are (x, y, z); ``direction`` holds the 3x3 matrix row by row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: tuple[int, int, int]
+    spacing: Triple
+    origin: Triple
+    direction: tuple[float, float, float, float, float, float, float, float, float]
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> Self:
+        """Return an image's geometry."""
+        return cls(
+            size=image.GetSize(),
+            spacing=image.GetSpacing(),
+            origin=image.GetOrigin(),
+            direction=image.GetDirection(),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(D, H, W)."""
+        x, y, z = self.size
+        return z, y, x
+
+    def matches(self, other: Geometry, tolerance: float = 1e-3) -> list[str]:
+        """Say in words where two geometries differ by more than ``tolerance`` (mm; for directions its absolute value)."""
+        found = []
+        for name in ("size", "spacing", "origin", "direction"):
+            a, b = getattr(self, name), getattr(other, name)
+            if not np.allclose(a, b, rtol=0, atol=tolerance):
+                found.append(f"{name} {_short(a)} against {_short(b)}")
+        return found
+
+    def apply_to(self, image: sitk.Image) -> sitk.Image:
+        """Give an image of the same size this geometry, exactly, and return it."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
+    def image_of(self, array: NDArray[np.generic]) -> sitk.Image:
+        """Wrap an array (D, H, W) as an image with this geometry."""
+        if array.shape != self.shape:
+            raise ValueError(f"array of shape {array.shape} on a grid of shape {self.shape}")
+        return self.apply_to(sitk.GetImageFromArray(array))
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def canonical(image: sitk.Image) -> sitk.Image:
+    """Permute and flip axes so that x, y, z run to the right, front and top (RAS) as nearly as the grid allows."""
+    return sitk.DICOMOrient(image, ORIENTATION)
+
+
+def working_geometry(geometry: Geometry, spacing_mm: Triple) -> Geometry:
+    """The grid of a scan of this geometry after :func:`resample_image`: same origin and direction (METHODS 1.7)."""
+    size = [
+        max(1, round(count * old / new)) for count, old, new in zip(geometry.size, geometry.spacing, spacing_mm, strict=True)
+    ]
+    return geometry.model_copy(update={"size": tuple(size), "spacing": tuple(spacing_mm)})
+
+
+def resample_image(image: sitk.Image, spacing_mm: Triple, outside: float) -> sitk.Image:
+    """Resample linearly to a voxel size; what lies outside the scan becomes ``outside``. The result is float32."""
+    return _resample(image, spacing_mm, sitk.sitkLinear, outside, sitk.sitkFloat32)
+
+
+def resample_label(image: sitk.Image, spacing_mm: Triple) -> sitk.Image:
+    """Resample a label map to a voxel size by nearest neighbour; outside is 0."""
+    return _resample(image, spacing_mm, sitk.sitkNearestNeighbor, 0, image.GetPixelID())
+
+
+def _resample(image: sitk.Image, spacing_mm: Triple, method: int, outside: float, pixel: int) -> sitk.Image:
+    grid = working_geometry(Geometry.of(image), spacing_mm)
+    return sitk.Resample(
+        image, grid.size, sitk.Transform(), method, grid.origin, grid.spacing, grid.direction, outside, pixel
+    )
+
+
+def labels_on_grid(
+    probabilities: NDArray[np.floating], working: Geometry, target: Geometry
+) -> NDArray[np.uint8]:
+    """Bring class probabilities back to a scan's grid and take the most probable class there.
+
+    Linear in physical space; beyond the working grid the nearest voxel counts. Classes are handled one after another
+    with a running maximum, so that the memory needed does not grow with their number. A class can win only where its
+    probability is at least 1/C, and interpolation cannot exceed what it interpolates: each class is resampled only
+    around the voxels where it reaches that.
+
+    Args:
+        probabilities: (C, D, H, W) on ``working``, summing to one per voxel.
+        working: The grid they are on.
+        target: The grid of the result; any orientation.
+
+    Returns:
+        (D, H, W) uint8 on ``target``; ties go to the lower class.
+    """
+    classes = probabilities.shape[0]
+    # Float32 sums are not exactly one; the margin keeps the shortcut exact.
+    threshold = 1 / classes - 1e-3
+    best = np.zeros(target.shape, dtype=np.float32)
+    labels = np.zeros(target.shape, dtype=np.uint8)
+    world_from_target = _matrix(target)
+    for label in range(classes):
+        share = np.ascontiguousarray(probabilities[label], dtype=np.float32)
+        found = _box(share >= threshold)
+        if found is None:
+            continue
+        box = _target_box(found, working, target, world_from_target)
+        if box is None:
+            continue
+        start, size = box
+        origin = tuple(world_from_target @ np.asarray(start, dtype=float) + np.asarray(target.origin))
+        resampled = sitk.Resample(
+            working.image_of(share),
+            size,
+            sitk.Transform(),
+            sitk.sitkLinear,
+            origin,
+            target.spacing,
+            target.direction,
+            0.0,
+            sitk.sitkFloat32,
+            True,
+        )
+        values = sitk.GetArrayViewFromImage(resampled)
+        region = tuple(slice(s, s + n) for s, n in zip(reversed(start), reversed(size), strict=True))
+        better = values > best[region]
+        best[region][better] = values[better]
+        labels[region][better] = label
+    return labels
+
+
+def _matrix(geometry: Geometry) -> NDArray[np.float64]:
+    """Index (x, y, z) to world, without the origin."""
+    matrix: NDArray[np.float64] = np.asarray(geometry.direction).reshape(3, 3) @ np.diag(geometry.spacing)
+    return matrix
+
+
+def _box(mask: NDArray[np.bool_]) -> list[tuple[int, int]] | None:
+    """First and last index of a mask per axis, in x, y, z; None if it is empty."""
+    ranges = []
+    for axis in (2, 1, 0):
+        others = tuple(a for a in range(3) if a != axis)
+        where = np.flatnonzero(mask.any(axis=others))
+        if not len(where):
+            return None
+        ranges.append((int(where[0]), int(where[-1])))
+    return ranges
+
+
+def _target_box(
+    found: list[tuple[int, int]], working: Geometry, target: Geometry, world_from_target: NDArray[np.float64]
+) -> tuple[list[int], list[int]] | None:
+    """Start and size (x, y, z) of the part of the target grid that voxels of a box on the working grid can reach."""
+    reach = []
+    far = 10 * max(*working.size, *target.size)
+    for (low, high), size in zip(found, working.size, strict=True):
+        # At the border of the working grid its voxels are continued outwards without end.
+        reach.append((low - 1 if low > 0 else -far, high + 1 if high < size - 1 else size + far))
+    corners = np.array(list(itertools.product(*reach)), dtype=float)
+    world = corners @ _matrix(working).T + np.asarray(working.origin)
+    index = (world - np.asarray(target.origin)) @ np.linalg.inv(world_from_target).T
+    start = np.maximum(np.floor(index.min(0)).astype(int), 0)
+    stop = np.minimum(np.ceil(index.max(0)).astype(int) + 1, np.asarray(target.size))
+    if np.any(stop <= start):
+        return None
+    return start.tolist(), (stop - start).tolist()

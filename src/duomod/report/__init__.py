@@ -1,0 +1,1 @@
+"""Stage 10: tables, figures and pages for people."""

@@ -1,0 +1,1 @@
+"""Stage 3: patches, augmentation, and the labelled and unlabelled streams."""

@@ -1,0 +1,55 @@
+"""Where a patch is cut and how it is read: only the patch's voxels are touched on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index3 = tuple[int, int, int]
+
+
+def corner_around(centre: Index3, shape: Index3, patch: Index3) -> Index3:
+    """Lower corner (voxels, z y x) of the patch centred on a voxel, moved inside the volume.
+
+    On an axis shorter than the patch the volume is centred in it, so that the corner is negative.
+    """
+    return _triple(
+        min(max(c - p // 2, 0), s - p) if s >= p else -((p - s) // 2) for c, s, p in zip(centre, shape, patch, strict=True)
+    )
+
+
+def random_corner(rng: np.random.Generator, shape: Index3, patch: Index3, margin: int = 0) -> Index3:
+    """Uniformly random lower corner inside the volume.
+
+    Args:
+        rng: Source of randomness.
+        shape: Volume, voxels, z y x.
+        patch: Patch, the same.
+        margin: On axes shorter than the patch, pad by this many voxels more on both sides and cut anywhere in that
+            (the reference pads by floor((patch - size) / 2) + 3).
+    """
+    corner = []
+    for size, length in zip(shape, patch, strict=True):
+        pad = (length - size) // 2 + margin if size < length else 0
+        room = size + 2 * pad - length
+        corner.append(int(rng.integers(room + 1)) - pad if room > 0 else -pad)
+    return _triple(corner)
+
+
+def read_patch(volume: NDArray[np.generic], corner: Index3, patch: Index3) -> tuple[NDArray[np.generic], list[tuple[int, int]]]:
+    """Copy a patch's part inside the volume.
+
+    Returns:
+        The voxels inside, and the padding (before, after) per axis that brings them to the patch's size.
+    """
+    slices, padding = [], []
+    for start, size, length in zip(corner, volume.shape, patch, strict=True):
+        low, high = max(start, 0), min(start + length, size)
+        slices.append(slice(low, high))
+        padding.append((low - start, start + length - high))
+    return np.array(volume[tuple(slices)]), padding
+
+
+def _triple(values: object) -> Index3:
+    z, y, x = values  # type: ignore[misc]
+    return int(z), int(y), int(x)

@@ -1,0 +1,165 @@
+"""The labelled and the unlabelled stream. Sample ``i`` of step ``s`` depends on (seed, s, i) only, so training can resume.
+
+An unlabelled stream is given images and body voxels, nothing else: it has no way to a label. Neither stream is given
+evaluation or test cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from duomod.config import AugmentConfig, SamplingConfig
+from duomod.datasets.splits import Split
+from duomod.errors import InputError
+from duomod.preprocessing.intensity import normalise
+from duomod.preprocessing.store import Store
+from duomod.sampling.batch import Batch
+from duomod.sampling.augment import apply, draw
+from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
+from duomod.seeding import generator
+
+BODY = -1
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Settings shared by both streams."""
+
+    patch: Index3
+    seed: int
+    sampling: SamplingConfig
+    augment: AugmentConfig
+
+    def cut(
+        self, rng: np.random.Generator, shape: Index3, centres: Sequence[NDArray[np.int32]], share: float
+    ) -> Index3:
+        """Choose a corner: with probability ``share`` around a voxel of one of ``centres`` (drawn uniformly), else anywhere."""
+        if centres and rng.random() < share:
+            voxels = centres[int(rng.integers(len(centres)))]
+            z, y, x = voxels[int(rng.integers(len(voxels)))]
+            return corner_around((int(z), int(y), int(x)), shape, self.patch)
+        margin = self.sampling.small_axis_margin
+        return random_corner(rng, shape, self.patch, margin)
+
+
+def case_at(cases: Sequence[str], position: int, seed: int, purpose: str, replacement: bool) -> str:
+    """The case at a position of the endless stream: each pass goes through all cases in a new order."""
+    if replacement:
+        return cases[int(generator(seed, purpose, position).integers(len(cases)))]
+    passes, index = divmod(position, len(cases))
+    return cases[int(generator(seed, purpose, passes).permutation(len(cases))[index])]
+
+
+class LabelledStream:
+    """Patches with labels, from labelled training cases."""
+
+    def __init__(self, store: Store, cases: Sequence[str], crop: Crop) -> None:
+        self.store, self.cases, self.crop = store, cases, crop
+        self.coords = lru_cache(maxsize=None)(store.coords)
+
+    def sample(self, step: int, index: int) -> tuple[Tensor, Tensor]:
+        """Return image (D, H, W) float32 and label (D, H, W) int64."""
+        crop, sampling = self.crop, self.crop.sampling
+        case = case_at(
+            self.cases, step * sampling.batch + index, crop.seed, "labelled case", sampling.labelled_replacement
+        )
+        rng = generator(crop.seed, "labelled crop", step, index)
+        classes = [voxels for label, voxels in self.coords(case).items() if label != BODY and len(voxels)]
+        if sampling.labelled == "foreground":
+            # Any organ voxel, in proportion to volume: as the reference does, the liver drowns the adrenals.
+            sizes = np.asarray(self.store.cases[case].voxels, dtype=float)[1:]
+            present = sizes[sizes > 0]
+            if len(present):
+                classes = [classes[int(rng.choice(len(present), p=present / present.sum()))]]
+        elif sampling.labelled == "uniform":
+            classes = []
+        volume = self.store.image(case)
+        corner = crop.cut(rng, self.store.cases[case].shape, classes, sampling.labelled_share)
+        image = _normalised_patch(self.store, case, volume, corner, crop.patch)
+        voxels, padding = read_patch(self.store.label(case), corner, crop.patch)
+        label = torch.from_numpy(np.pad(voxels, padding).astype(np.int64))
+        pairs = self.store.spec.sided_label_pairs if crop.augment.flip_x == "swap_sides" else ()
+        image, moved = apply(image, label, draw(rng, crop.augment), pairs)
+        assert moved is not None
+        return image, moved
+
+
+class UnlabelledStream:
+    """Patches without labels. Only images and body voxels of the store are ever asked for."""
+
+    def __init__(self, store: Store, cases: Sequence[str], crop: Crop) -> None:
+        self.store, self.cases, self.crop = store, cases, crop
+        self.body = lru_cache(maxsize=None)(lambda case: store.coords(case)[BODY])
+
+    def sample(self, step: int, index: int) -> Tensor:
+        """Return an image (D, H, W) float32."""
+        crop = self.crop
+        batch = crop.sampling.batch_unlabeled or crop.sampling.batch
+        case = case_at(self.cases, step * batch + index, crop.seed, "unlabelled case", False)
+        rng = generator(crop.seed, "unlabelled crop", step, index)
+        body = [self.body(case)] if crop.sampling.unlabelled == "body" and len(self.body(case)) else []
+        corner = crop.cut(rng, self.store.cases[case].shape, body, 1.0)
+        image = _normalised_patch(self.store, case, self.store.image(case), corner, crop.patch)
+        return apply(image, None, draw(rng, crop.augment))[0]
+
+
+def _normalised_patch(
+    store: Store, case: str, volume: NDArray[np.generic], corner: Index3, patch: Index3
+) -> Tensor:
+    voxels, padding = read_patch(volume, corner, patch)
+    image = normalise(voxels, store.cases[case].modality, store.spec.window)
+    return torch.from_numpy(np.pad(image, padding))
+
+
+class StepDataset(Dataset[Batch]):
+    """Item ``s`` is the whole batch of step ``s``."""
+
+    def __init__(self, labelled: LabelledStream, unlabelled: UnlabelledStream | None) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+    def __getitem__(self, step: int) -> Batch:
+        sampling = self.labelled.crop.sampling
+        pairs = [self.labelled.sample(step, i) for i in range(sampling.batch)]
+        images = None
+        if self.unlabelled is not None:
+            count = sampling.batch_unlabeled or sampling.batch
+            images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])[:, None]
+        return Batch(torch.stack([p[0] for p in pairs])[:, None], torch.stack([p[1] for p in pairs]), images)
+
+
+def batches(
+    store: Store, split: Split, crop: Crop, steps: range, uses_unlabelled: bool, workers: int = 0
+) -> Iterable[Batch]:
+    """Return the batches of ``steps``, in order, made by ``workers`` processes (0: in this one).
+
+    Raises:
+        InputError: the split has no labelled case, or no unlabelled case although the method needs some.
+    """
+    if not split.labelled:
+        raise InputError(f"{store.folder}: split '{split.name}' has no labelled case")
+    if uses_unlabelled and not split.unlabelled:
+        raise InputError(
+            f"{store.folder}: split '{split.name}' has no unlabelled case, which this method needs;"
+            " label fewer (--labeled_ratio) or use --model supervised"
+        )
+    dataset = StepDataset(
+        LabelledStream(store, split.labelled, crop),
+        UnlabelledStream(store, split.unlabelled, crop) if uses_unlabelled else None,
+    )
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=False,
+        prefetch_factor=2 if workers else None,
+    )

@@ -1,0 +1,1 @@
+"""Stage 7: the training loop and what it needs."""

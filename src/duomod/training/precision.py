@@ -1,0 +1,127 @@
+"""Device and number format: what is asked for, what the machine can do, and one defect of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from duomod.console import say
+from duomod.errors import InputError
+
+
+def choose_device(gpu: str) -> torch.device:
+    """Return the device for ``--gpu``: "" for the CPU, or a GPU's number.
+
+    Falls back to the CPU, and says so in one line, where no GPU is present.
+
+    Raises:
+        InputError: not a number, or a GPU that the machine does not have.
+    """
+    if gpu.strip() == "":
+        say("running on the CPU (--gpu is empty)")
+        return torch.device("cpu")
+    try:
+        index = int(gpu.split(",")[0])
+    except ValueError:
+        raise InputError(f"--gpu '{gpu}': give the number of a GPU, or \"\" for the CPU") from None
+    if not torch.cuda.is_available():
+        say("running on the CPU (no GPU present)")
+        return torch.device("cpu")
+    if not 0 <= index < torch.cuda.device_count():
+        raise InputError(f"--gpu {index}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
+    return torch.device("cuda", index)
+
+
+@cache
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively; elsewhere bf16 is emulated and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_dtype(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> torch.dtype | None:
+    """Return the autocast type, or None for plain float32.
+
+    ``auto``: bf16 where the device has it, else fp16 on CUDA (with a gradient scaler) and float32 on the CPU.
+
+    Raises:
+        InputError: fp16 on a CPU.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _cpu_has_bf16() else None
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    """The autocast context for a type chosen by :func:`choose_dtype`."""
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class ShallowSafeConv3d(nn.Conv3d):
+    """A convolution that leaves autocast where its input is two voxels deep (see :func:`guard_shallow_convolutions`)."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the base class's name)
+        if input.shape[2] == 2 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
+
+@cache
+def shallow_bf16_is_broken() -> bool:
+    """Whether this torch computes garbage for the bf16 weight gradient of a 3x3x3 convolution of depth 2 on the CPU.
+
+    Seen in torch 2.13 (relative error of one and more, or NaN). Probed once per process against float32.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolution = nn.Conv3d(64, 64, 3, padding=1)
+        x = torch.randn(1, 64, 2, 4, 4)
+    gradients = []
+    for enabled in (False, True):
+        convolution.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            y = convolution(x)
+        y.float().square().sum().backward()
+        assert convolution.weight.grad is not None
+        gradients.append(convolution.weight.grad.clone())
+    exact, tested = gradients
+    error = (tested - exact).norm() / exact.norm()
+    return not bool(error < 0.1)
+
+
+def guard_shallow_convolutions(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Make a network's 3x3x3 convolutions safe for bf16 on the CPU, where this torch needs it."""
+    if device.type != "cpu" or dtype is not torch.bfloat16 or not shallow_bf16_is_broken():
+        return
+    for child in module.modules():
+        if type(child) is nn.Conv3d and child.kernel_size == (3, 3, 3):
+            # Only the class changes: parameters, state-dict keys and copies of the network stay as they are.
+            child.__class__ = ShallowSafeConv3d
+
+
+def lay_out(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a module to its device; on the CPU also to the channels-last layout, in which its convolutions are fastest."""
+    module = module.to(device)
+    if device.type == "cpu":
+        # torch's signature omits 5-D layouts that the function accepts.
+        module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return module
+
+
+def thread_count() -> int:
+    """CPU threads available to this process (cgroup and affinity respected)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,208 @@
+"""From what the user typed to a run: data, split, settings, method, device; then the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from duomod.config import TrainConfig, train_config
+from duomod.console import say
+from duomod.datasets.splits import Split, resolve_split
+from duomod.errors import InputError
+from duomod.methods.base import Method
+from duomod.methods.registry import load_method, load_plugin
+from duomod.preprocessing.store import Store
+from duomod.seeding import torch_seed
+from duomod.training.checkpoint import RESUME_KEY, ModelInfo, build_method, read_checkpoint
+from duomod.training.loop import Run, fit
+from duomod.training.precision import choose_device, choose_dtype, guard_shallow_convolutions, lay_out
+from duomod.workspace import write_manifest, write_text
+
+MANIFEST = "train_manifest.json"
+
+
+def run_train(
+    *,
+    model: str,
+    data_path: Path,
+    output_dir: Path,
+    seed: int = 0,
+    gpu: str = "0",
+    num_classes: int | None = None,
+    preset: str = "default",
+    settings: Mapping[str, Any] | None = None,
+    method_settings: Mapping[str, Any] | None = None,
+    labeled_ratio: float | None = None,
+    labeled_count: int | None = None,
+    split_name: str | None = None,
+    split_seed: int = 0,
+    plugin: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Train one model with one seed and return its best checkpoint.
+
+    Args:
+        model: Name of a method.
+        data_path: Preprocessed data set.
+        output_dir: Run folder (see DESIGN, files between stages).
+        seed: Seeds weights, crops, augmentation and dropout. The split has its own, so that seeds share one split.
+        gpu: GPU number, or "" for the CPU.
+        num_classes: Checked against the data set.
+        preset: ``default``, ``reference`` or ``compact``.
+        settings: Training settings to replace, nested.
+        method_settings: The method's own settings to replace.
+        labeled_ratio, labeled_count, split_name: Which cases are labelled; at most one of them.
+        split_seed: Seed of splits made here.
+        plugin: Python file with a method of the user's.
+        resume: Go on from ``ckpts/last.pth``.
+        overwrite: Start anew in a folder that holds a run.
+
+    Raises:
+        InputError: wrong use, or data that do not fit.
+    """
+    cls = load_plugin(plugin) if plugin else load_method(model)
+    config = train_config(preset, settings)
+    own = cls.Config.preset("reference" if preset == "reference" else "default", method_settings)
+    store = Store.open(data_path)
+    classes = store.spec.num_classes
+    if num_classes is not None and num_classes != classes:
+        raise InputError(
+            f"--num_classes {num_classes} disagrees with {data_path / 'dataset.json'}, which has {classes} classes"
+            " (background included)"
+        )
+    split = resolve_split(
+        store, labeled_ratio=labeled_ratio, labeled_count=labeled_count, split=split_name, seed=split_seed
+    )
+    if cls.uses_all_labels:
+        split = _fully_labelled(store, split)
+    _describe(store, split)
+
+    device = choose_device(gpu)
+    dtype = choose_dtype(config.precision, device)
+    info = ModelInfo(
+        method=model,
+        method_settings=own.model_dump(),
+        network=config.network,
+        num_classes=classes,
+        patch=config.patch or store.spec.patch,
+        spec=store.spec,
+        plugin=str(plugin.resolve()) if plugin else None,
+    )
+    steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
+    total = config.max_epochs * steps_per_epoch
+    resolved = {
+        "model": model,
+        "preset": preset,
+        "seed": seed,
+        "data_path": str(data_path.resolve()),
+        "split": {"name": split.name, "labelled": list(split.labelled), "unlabelled": len(split.unlabelled)},
+        "steps_per_epoch": steps_per_epoch,
+        "precision": str(dtype or torch.float32).removeprefix("torch."),
+        "train": config.model_dump(mode="json"),
+        "method": own.model_dump(mode="json"),
+    }
+    state = _prepare_folder(output_dir, resolved, resume, overwrite)
+    best = output_dir / "ckpts" / "best_model.pth"
+    if state == "complete":
+        say(f"{output_dir}: this run is complete; nothing to do (--overwrite trains anew)")
+        return best
+
+    torch.manual_seed(torch_seed(seed, "weights"))
+    counts = torch.from_numpy(np.asarray(store.class_counts(split.labelled), dtype=np.float64))
+    method = build_method(info, counts)
+    guard_shallow_convolutions(method, device, dtype)
+    lay_out(method, device)
+    last = read_checkpoint(output_dir / "ckpts" / "last.pth").get(RESUME_KEY) if state == "resume" else None
+    run = Run(output_dir, method, info, store, split, config, seed, device, dtype, total, steps_per_epoch)
+    say(
+        f"training {model} (seed {seed}, preset {preset}): {total} steps of {config.sampling.batch} labelled"
+        + (f" + {config.sampling.batch_unlabeled or config.sampling.batch} unlabelled" if cls.uses_unlabelled else "")
+        + f" patches {' x '.join(map(str, info.patch))}, {_parameters(method):,} parameters"
+    )
+    began = time.monotonic()
+    final = fit(run, last)
+    write_manifest(
+        output_dir,
+        "train",
+        steps=final.step,
+        best_step=final.best_step,
+        best_validation_dice=final.best_dice if final.best_dice >= 0 else None,
+        seconds=round(time.monotonic() - began, 1),
+        device=str(device),
+        torch=torch.__version__,
+        peak_memory_mib=round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
+    )
+    return best
+
+
+def _fully_labelled(store: Store, split: Split) -> Split:
+    """The split of the upper bound: every labelled training case is used."""
+    training = [*split.labelled, *split.unlabelled]
+    labelled = tuple(sorted(case for case in training if store.cases[case].labelled))
+    return Split(split.name, labelled, tuple(c for c in training if c not in set(labelled)), split.eval, split.test)
+
+
+def _one_pass(split: Split, config: TrainConfig) -> int:
+    """Steps of one pass over the unlabelled cases (over the labelled ones where there are no others)."""
+    cases = len(split.unlabelled) or len(split.labelled)
+    per_step = config.sampling.batch_unlabeled or config.sampling.batch
+    return max(1, -(-cases // per_step))
+
+
+def _parameters(method: Method) -> int:
+    return sum(p.numel() for p in method.parameters() if p.requires_grad)
+
+
+def _describe(store: Store, split: Split) -> None:
+    say(
+        f"split {split.name}: {len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled,"
+        f" {len(split.eval)} evaluation, {len(split.test)} test cases"
+    )
+    counts = store.class_counts(split.labelled)
+    absent = [name for name, count in zip(store.spec.classes, counts, strict=True) if count == 0]
+    if absent:
+        say(f"no labelled training case has {', '.join(absent)}: the model cannot learn it")
+
+
+def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwrite: bool) -> str:
+    """Return ``new``, ``resume`` or ``complete``; write or check ``config.yaml``.
+
+    Raises:
+        InputError: the folder holds a run and neither --resume nor --overwrite is given, or the settings differ.
+    """
+    stored_path, last = folder / "config.yaml", folder / "ckpts" / "last.pth"
+    complete = (folder / MANIFEST).is_file()
+    if overwrite or not (last.is_file() or complete):
+        for old in (folder / MANIFEST, last, folder / "ckpts" / "best_model.pth", folder / "metrics.jsonl"):
+            old.unlink(missing_ok=True)
+        write_text(stored_path, yaml.safe_dump(resolved, sort_keys=False))
+        if resume:
+            say(f"{folder}: nothing to resume; starting from the beginning")
+        return "new"
+    stored = yaml.safe_load(stored_path.read_text(encoding="utf-8")) if stored_path.is_file() else {}
+    changed = _differences(stored, resolved)
+    if changed:
+        raise InputError(
+            [
+                f"{folder}: holds a run with other settings; give another --output_dir, or --overwrite to replace it",
+                *changed,
+            ]
+        )
+    if complete:
+        return "complete"
+    if not resume:
+        raise InputError(f"{folder}: holds an unfinished run; add --resume to go on, or --overwrite to start anew")
+    return "resume"
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [line for key in {**old, **new} for line in _differences(old.get(key), new.get(key), f"{path}.{key}")]
+    return [] if old == new else [f"  {path.lstrip('.')}: was {old}, now {new}"]

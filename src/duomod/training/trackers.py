@@ -1,0 +1,66 @@
+"""Where a run's numbers go: ``metrics.jsonl`` (the truth), ``train.log`` and TensorBoard (copies for people)."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from duomod.console import say
+
+
+class Trackers:
+    """Writes a run's numbers. On resuming, what an interrupted run wrote after its last checkpoint is dropped first."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._jsonl = folder / "metrics.jsonl"
+        _drop_from(self._jsonl, first_step)
+        self._metrics = open(self._jsonl, "a", encoding="utf-8")
+        self._log = open(folder / "train.log", "a", encoding="utf-8")
+        self._board: Any = SummaryWriter(folder / "tensorboard", purge_step=first_step)  # type: ignore[no-untyped-call]
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record numbers at a step."""
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def log(self, message: str, show: bool = True) -> None:
+        """Write a line to ``train.log`` with the time, and to the console."""
+        self._log.write(f"{datetime.now().isoformat(sep=' ', timespec='seconds')} {message}\n")
+        self._log.flush()
+        if show:
+            say(message)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._board.close()
+        self._metrics.close()
+        self._log.close()
+
+
+def _drop_from(path: Path, step: int) -> None:
+    """Keep the lines of steps before ``step``; a line cut off by a crash goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue
+    temporary = path.with_name(f".part-{path.name}")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    os.replace(temporary, path)

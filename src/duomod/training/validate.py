@@ -1,0 +1,52 @@
+"""Dice on the evaluation cases during training, on the preprocessed grid.
+
+This is the one place where training imports later stages (inference's sliding window): validating with another window
+than the one that predicts would select the wrong model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from duomod.inference.sliding_window import predict_probabilities
+from duomod.preprocessing.store import Store
+
+
+def case_dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
+    """Dice per class (C,), background included; NaN where a class is in neither map."""
+    joint = np.bincount(
+        truth.ravel().astype(np.int64) * num_classes + prediction.ravel(), minlength=num_classes**2
+    ).reshape(num_classes, num_classes)
+    size = joint.sum(0) + joint.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: NDArray[np.float64] = np.where(size > 0, 2 * np.diag(joint) / size, np.nan)
+    return result
+
+
+def validate(
+    model: nn.Module,
+    store: Store,
+    cases: Sequence[str],
+    patch: tuple[int, int, int],
+    overlap: float,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> NDArray[np.float64]:
+    """Mean Dice per foreground class (C - 1,) over the cases in which the class occurs in truth or prediction."""
+    classes = store.spec.num_classes
+    scores = []
+    model.eval()
+    for case in cases:
+        probabilities = predict_probabilities(
+            model, store.normalised(case), patch, overlap=overlap, blending="uniform", device=device, amp_dtype=dtype
+        )
+        scores.append(case_dice(probabilities.argmax(0).to(torch.uint8).cpu().numpy(), store.label(case), classes))
+    stacked = np.stack(scores)[:, 1:]
+    found = np.isfinite(stacked)
+    sums = np.where(found, stacked, 0).sum(0)
+    return np.where(found.any(0), sums / np.maximum(found.sum(0), 1), np.nan)

@@ -1,0 +1,234 @@
+"""Every method passes the conformance suite; and for every rule there is a method that breaks it, and only it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from duomod.errors import InputError
+from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.conformance import (
+    RULES,
+    Subject,
+    check_method,
+    finite_loss,
+    no_synchronisation,
+    predictor_works,
+    progress,
+    rule_descriptions,
+    step_loss,
+)
+from duomod.methods.registry import load_method, method_names
+
+
+def failures(results: list[Any]) -> list[str]:
+    return [f"{r.rule}: {r.message}" for r in results if not r.passed]
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_method_conforms(name: str) -> None:
+    assert not failures(check_method(load_method(name)))
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_method_runs_with_its_reference_preset(name: str) -> None:
+    cls = load_method(name)
+    config = cls.Config.preset("reference")
+    assert not failures(check_method(cls, config, [finite_loss, predictor_works, no_synchronisation]))
+
+
+@pytest.mark.parametrize("rule", ["rlm", "dhc"])
+@pytest.mark.parametrize("name", method_names())
+def test_class_weights_work_or_are_refused(name: str, rule: str) -> None:
+    """No method takes the option and ignores it."""
+    cls = load_method(name)
+    plain = Subject(cls, cls.Config())
+    try:
+        weighted = Subject(cls, cls.Config.preset("default", {"class_weights": rule}))
+        changed = step_loss(weighted.build(), weighted.batch(), 50)
+    except InputError as error:
+        assert "has its own rule for rare classes" in str(error)
+        return
+    assert changed.isfinite()
+    assert changed != step_loss(plain.build(), plain.batch(), 50)
+
+
+class Sound(Method):
+    """A method without fault, for the broken ones to break."""
+
+    info = MethodInfo("Sound", "none", 2024, "supervised, with a consistency term")
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.model = context.build_network("kaiming")
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        labelled = len(batch.image_l)
+        z = self.model(torch.cat([batch.image_l, batch.unlabelled()]))
+        confident = z[labelled:].float().log_softmax(1).amax(1).mean()
+        loss = self.supervised_loss(z[:labelled], batch.label_l) - self.consistency_weight(progress) * confident
+        return StepOutput(self.broken(loss, z, batch), {})
+
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return loss
+
+    def predictor(self) -> nn.Module:
+        return self.model
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+
+class OverflowsInBf16(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return loss / (z.dtype is not torch.bfloat16)
+
+
+class HasIdleParameter(Sound):
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.idle = nn.Parameter(torch.zeros(3, 3))
+
+
+class PeeksAtLabels(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        label_u = getattr(batch, "label_u", None)
+        return loss if label_u is None else loss + functional.cross_entropy(z[len(label_u) :].float(), label_u)
+
+
+class RemembersInPython(Sound):
+    steps_seen = 0
+
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        self.steps_seen += 1
+        return loss * (1 + 0.001 * self.steps_seen)
+
+
+class EvenSizesOnly(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        d, h, w = (length // 2 * 2 for length in x.shape[2:])
+        out: Tensor = self.network(x[:, :, :d, :h, :w])
+        return out
+
+
+class CropsOddSizes(Sound):
+    def predictor(self) -> nn.Module:
+        return EvenSizesOnly(self.model)
+
+
+class NoisyInEval(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x + 0.1 * torch.randn_like(x))
+        return out
+
+
+class GuessesInEval(Sound):
+    def predictor(self) -> nn.Module:
+        return NoisyInEval(self.model)
+
+
+class ClimbsTheLoss(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return 2 * loss.detach() - loss
+
+
+class KnowsFourClasses(Sound):
+    weight: Tensor
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.register_buffer("weight", torch.ones(4))
+
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return loss + functional.cross_entropy(z[: len(batch.label_l)].float(), batch.label_l, self.weight)
+
+
+class DividesByTheClassSize(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        each = functional.cross_entropy(z[: len(batch.label_l)].float(), batch.label_l, reduction="none")
+        masks = [(batch.label_l == c).float() for c in range(z.shape[1])]
+        return loss + torch.stack([(each * m).sum() / m.sum() for m in masks]).mean()
+
+
+class NeedsTwoPatches(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return loss + 1e-3 * z[: len(batch.label_l)].float().var(0).mean()
+
+
+class ReadsTheLoss(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return loss if loss.item() > 0 else loss * 2
+
+
+class SelectsByMask(Sound):
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        probabilities = z.float().softmax(1)
+        return loss + 0.01 * probabilities[probabilities > 0].mean()
+
+
+class KeepsATensorOutsideItsBuffers(Sound):
+    """On a GPU this would fail or copy at every step."""
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.factors = torch.ones(context.num_classes)
+
+    def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        return loss + 0.01 * (self.factors.view(1, -1, 1, 1, 1) * z.float().softmax(1)).mean()
+
+
+BROKEN: list[tuple[type[Method], str]] = [
+    (OverflowsInBf16, "finite_loss"),
+    (HasIdleParameter, "every_parameter_learns"),
+    (PeeksAtLabels, "no_unlabelled_labels"),
+    (RemembersInPython, "state_survives"),
+    (CropsOddSizes, "predictor_works"),
+    (GuessesInEval, "predictor_works"),
+    (ClimbsTheLoss, "loss_falls"),
+    (KnowsFourClasses, "any_number_of_classes"),
+    (DividesByTheClassSize, "absent_class"),
+    (NeedsTwoPatches, "smallest_batch"),
+    (ReadsTheLoss, "no_synchronisation"),
+    (SelectsByMask, "no_synchronisation"),
+    (KeepsATensorOutsideItsBuffers, "no_synchronisation"),
+]
+
+
+def test_a_sound_method_passes_every_rule() -> None:
+    assert not failures(check_method(Sound))
+
+
+@pytest.mark.parametrize(("method", "rule"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_method_fails_exactly_its_rule(method: type[Method], rule: str) -> None:
+    results = check_method(method)
+    assert [r.rule for r in results if not r.passed] == [rule], failures(results)
+    assert next(r.message for r in results if r.rule == rule)
+
+
+def test_every_rule_has_a_method_that_breaks_it() -> None:
+    assert {rule for _, rule in BROKEN} == {rule.__name__ for rule in RULES} == set(rule_descriptions())
+
+
+def test_checking_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    check_method(Sound, rules=[finite_loss])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_suite_trains_through_all_of_training() -> None:
+    assert progress(0).epoch == 0
+    assert progress(99).epoch == progress(99).max_epochs - 1
