@@ -1,4 +1,7 @@
-"""Reading scans, with every defect a file can have turned into a sentence about it."""
+"""Reading scans, with every defect a file can have turned into a sentence about it.
+
+ITK alone is not enough: it reads a truncated ``.nii.gz`` without complaint and turns NaN voxels into zeros.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,6 +21,21 @@ from duomod.errors import InputError
 
 # ITK's own warnings name no file; ours do.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+_DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+_FLOAT_TYPES = {16: "f4", 64: "f8"}  # NIfTI datatype codes
+_CHUNK = 1 << 22
+
+
+class _Header(NamedTuple):
+    """What a NIfTI header announces: version, array shape, type code, byte order, where the voxels start and end."""
+
+    version: int
+    shape: tuple[int, ...]
+    datatype: int
+    order: str
+    offset: int
+    end: int
 
 
 def is_nifti(path: Path) -> bool:
@@ -28,31 +48,42 @@ def read_image(path: Path) -> sitk.Image:
 
     Raises:
         InputError: the file is missing, empty, truncated, not gzip although it is named ``.gz``, not NIfTI, not 3D, or
-            its direction is not orthonormal. Non-finite voxels are not looked for (see :func:`image_problems`).
+            its direction is not orthonormal. Voxels are not looked at (see :func:`image_problems`).
     """
     problem = _file_problem(path)
     if problem:
         raise InputError(problem)
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        text = str(error)
-        if "orthonormal" in text:
-            reason = (
-                "its orientation matrix is sheared (direction cosines not orthonormal);"
-                " correct its header, or resample it with a tool that accepts shears"
-            )
-        else:
-            detail = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "unknown reason")
-            reason = f"cannot be read ({detail}); replace it by an intact copy"
-        raise InputError(f"{path}: {reason}") from None
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{path}: not a 3D volume with one value per voxel; give one scan per file")
+    image = _itk(path, sitk.ReadImage)
+    if (
+        image.GetDimension() != 3
+        or image.GetNumberOfComponentsPerPixel() != 1
+        or "complex" in image.GetPixelIDTypeAsString()
+    ):
+        raise InputError(f"{path}: not a 3D volume with one real value per voxel; give one such scan per file")
     return image
+
+
+def read_header(path: Path) -> sitk.ImageFileReader:
+    """Read only where a 3D volume lies: the result has ``GetSize()``, ``GetSpacing()`` and so on like an image.
+
+    Raises:
+        InputError: as :func:`read_image`, for what can be seen without reading the voxels.
+    """
+    problem = _file_problem(path)
+    if problem:
+        raise InputError(problem)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    _itk(path, lambda _: reader.ReadImageInformation())
+    if reader.GetDimension() != 3:
+        raise InputError(f"{path}: not a 3D volume; give one scan per file")
+    return reader
 
 
 def image_problems(path: Path) -> tuple[sitk.Image | None, list[str]]:
     """Read a scan and say everything that is wrong with it, for callers that collect problems.
+
+    Beyond what :func:`read_image` checks, the file's checksum is verified and NaN and infinite voxels are found.
 
     Returns:
         The image (None if it cannot be read) and the problems, each naming the file.
@@ -61,13 +92,12 @@ def image_problems(path: Path) -> tuple[sitk.Image | None, list[str]]:
         image = read_image(path)
     except InputError as error:
         return None, list(error.problems)
-    voxels = sitk.GetArrayViewFromImage(image)
-    if np.issubdtype(voxels.dtype, np.floating):
-        # A sum is finite only if every voxel is (unless it overflows, which the exact count then settles).
-        if not math.isfinite(float(voxels.sum(dtype=np.float64))):
-            bad = int(np.count_nonzero(~np.isfinite(voxels)))
-            if bad:
-                return image, [f"{path}: {bad} voxel(s) are NaN or infinite; repair or remove this scan"]
+    try:
+        bad = _bad_voxels_in_file(path) if is_nifti(path) else _bad_voxels(sitk.GetArrayViewFromImage(image))
+    except _DAMAGED_GZIP as error:
+        return None, [f"{path}: damaged gzip file ({error}); copy or download it again"]
+    if bad:
+        return image, [f"{path}: {bad} voxel(s) are NaN or infinite; repair or remove this scan"]
     return image, []
 
 
@@ -75,6 +105,32 @@ def to_array(image: sitk.Image) -> NDArray[np.generic]:
     """Return the voxels as (D, H, W) = (z, y, x)."""
     array: NDArray[np.generic] = sitk.GetArrayFromImage(image)
     return array
+
+
+def _itk(path: Path, read: Callable[[str], Any]) -> Any:
+    """Call an ITK reader; its error becomes one sentence."""
+    try:
+        return read(str(path))
+    except RuntimeError as error:
+        text = str(error)
+        if "orthonormal" in text:
+            reason = (
+                "its orientation matrix is sheared (direction cosines not orthonormal);"
+                " correct its header, or resample it with a tool that accepts shears"
+            )
+        elif "Unable to determine ImageIO reader" in text:
+            reason = (
+                "damaged, or not a kind of file that can be read; copy or download it again, or export it as .nii.gz"
+            )
+        else:
+            detail = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "unknown reason")
+            reason = f"cannot be read ({detail}); replace it by an intact copy"
+        raise InputError(f"{path}: {reason}") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    # Not gzip.open: its result is of another type, and a plain file would need a branch at every call.
+    return gzip.GzipFile(path, "rb") if path.name.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
 
 def _file_problem(path: Path) -> str | None:
@@ -88,43 +144,48 @@ def _file_problem(path: Path) -> str | None:
     if not is_nifti(path):
         return None
     packed = path.name.endswith(".gz")
-    if packed:
-        with open(path, "rb") as stream:
-            if stream.read(2) != b"\x1f\x8b":
-                return f"{path}: not a gzip file although its name ends in .gz; compress it, or rename it to .nii"
+    with open(path, "rb") as stream:
+        magic = stream.read(2)
+    if packed and magic != b"\x1f\x8b":
+        return f"{path}: not a gzip file although its name ends in .gz; compress it, or rename it to .nii"
+    if not packed and magic == b"\x1f\x8b":
+        return f"{path}: a gzip file although its name ends in .nii; rename it to .nii.gz"
     try:
-        with gzip.open(path) if packed else open(path, "rb") as stream:
-            header = stream.read(544)
-    except (OSError, EOFError, zlib.error):
+        header = _header(path)
+    except _DAMAGED_GZIP:
         return f"{path}: truncated or damaged gzip file; copy or download it again"
-    layout = _header(header)
-    if layout is None:
+    if header is None:
         return f"{path}: not a NIfTI file (no valid header); export the scan as NIfTI"
-    shape, expected = layout
-    if len(shape) != 3:
-        size = " x ".join(map(str, shape))
-        return f"{path}: a {len(shape)}D file ({size}); duomod needs 3D volumes: give one 3D scan per file"
-    if not (_gzip_holds(path, expected) if packed else path.stat().st_size >= expected):
-        return f"{path}: the file is truncated (it should hold {expected:,} bytes of data); copy or download it again"
+    if header.version != 1:
+        return f"{path}: a NIfTI-2 file, which cannot be read here; save it as NIfTI-1 (the usual .nii.gz)"
+    if len(header.shape) != 3:
+        size = " x ".join(map(str, header.shape))
+        return f"{path}: a {len(header.shape)}D file ({size}); duomod needs 3D volumes: give one 3D scan per file"
+    if not (_gzip_holds(path, header.end) if packed else path.stat().st_size >= header.end):
+        return f"{path}: the file is truncated (it should hold {header.end:,} bytes of data); copy or download it again"
     return None
 
 
-def _header(data: bytes) -> tuple[tuple[int, ...], int] | None:
-    """Shape and total number of bytes that a NIfTI-1 or NIfTI-2 header announces; None if it is no header."""
+def _header(path: Path) -> _Header | None:
+    """Read a NIfTI header; None if the file has none."""
+    with _open(path) as stream:
+        data = stream.read(544)
     for order in "<>":
         if len(data) >= 348 and struct.unpack_from(f"{order}i", data)[0] == 348:
+            version = 1
             dims: tuple[int, ...] = struct.unpack_from(f"{order}8h", data, 40)
-            bits = struct.unpack_from(f"{order}h", data, 72)[0]
+            datatype, bits = struct.unpack_from(f"{order}2h", data, 70)
             offset = int(struct.unpack_from(f"{order}f", data, 108)[0])
         elif len(data) >= 540 and struct.unpack_from(f"{order}i", data)[0] == 540:
+            version = 2
+            datatype, bits = struct.unpack_from(f"{order}2h", data, 12)
             dims = struct.unpack_from(f"{order}8q", data, 16)
-            bits = struct.unpack_from(f"{order}h", data, 14)[0]
             offset = struct.unpack_from(f"{order}q", data, 168)[0]
         else:
             continue
         if 1 <= dims[0] <= 7 and all(d >= 1 for d in dims[1 : dims[0] + 1]):
             shape = dims[1 : dims[0] + 1]
-            return shape, offset + math.prod(shape) * bits // 8
+            return _Header(version, shape, datatype, order, offset, offset + math.prod(shape) * bits // 8)
     return None
 
 
@@ -132,15 +193,43 @@ def _gzip_holds(path: Path, expected: int) -> bool:
     """Whether a gzip file decompresses, without error, to at least ``expected`` bytes."""
     with open(path, "rb") as raw:
         raw.seek(-4, 2)
-        # The trailer holds the length. It agrees for almost every whole file and no truncated one, which saves
+        # The trailer holds the length. It agrees for almost every whole file and hardly any truncated one, which saves
         # decompressing twice.
         if struct.unpack("<I", raw.read(4))[0] == expected % 2**32:
             return True
     total = 0
     try:
-        with gzip.open(path) as stream:
-            while chunk := stream.read(1 << 22):
+        with _open(path) as stream:
+            while chunk := stream.read(_CHUNK):
                 total += len(chunk)
-    except (OSError, EOFError, zlib.error):
+    except _DAMAGED_GZIP:
         return False
     return total >= expected
+
+
+def _bad_voxels(values: NDArray[np.generic]) -> int:
+    """Number of NaN and infinite values."""
+    return int(np.count_nonzero(~np.isfinite(values))) if values.dtype.kind == "f" else 0
+
+
+def _bad_voxels_in_file(path: Path) -> int:
+    """Number of NaN and infinite voxels as stored. A gzip file is read to its end, where its checksum is.
+
+    Raises:
+        BadGzipFile, EOFError, zlib.error: damaged.
+    """
+    header = _header(path)
+    assert header is not None
+    kind = _FLOAT_TYPES.get(header.datatype)
+    if kind is None and not path.name.endswith(".gz"):
+        return 0
+    bad = 0
+    with _open(path) as stream:
+        stream.read(header.offset)
+        left = header.end - header.offset
+        while chunk := stream.read(_CHUNK):
+            if kind is not None and left > 0:
+                # A short last piece ends where the voxels end; a read may stop within a voxel only there.
+                bad += _bad_voxels(np.frombuffer(chunk[:left], dtype=header.order + kind))
+            left -= len(chunk)
+    return bad

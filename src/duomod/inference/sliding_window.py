@@ -76,7 +76,8 @@ def predict_probabilities(
     ready = getattr(model, "outputs_probabilities", False)
     total: Tensor | None = None
     seen = torch.zeros(image.shape, device=device)
-    starts = list(product(*(window_starts(s, n, overlap) for s, n in zip(image.shape, patch, strict=True))))
+    along_z, along_y, along_x = (window_starts(s, n, overlap) for s, n in zip(image.shape, patch, strict=True))
+    starts = list(product(along_z, along_y, along_x))
     for group in _groups(starts, batch_size):
         regions = [tuple(slice(a, a + n) for a, n in zip(start, patch, strict=True)) for start in group]
         windows = torch.stack([image[region] for region in regions])[:, None]

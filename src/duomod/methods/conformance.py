@@ -307,7 +307,10 @@ def no_synchronisation(subject: Subject) -> None:
         try:
             step_loss(hollow, batch.to(torch.device("meta")), step).backward()
             hollow.after_step(progress(step))
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            # An operator that torch cannot run without data says nothing about the method.
+            if "Meta kernel" in str(error) or "'Meta' backend" in str(error):
+                continue
             raise Violation(f"the step reads a tensor's values, or keeps one outside its buffers: {error}") from error
 
 

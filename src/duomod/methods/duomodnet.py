@@ -58,7 +58,7 @@ class RLM(nn.Module):
     def update(self, probabilities: Tensor) -> None:
         """pi <- m pi + (1 - m) mean(p); ``probabilities``: (B, C, D, H, W)."""
         q = probabilities.mean(dim=(0, 2, 3, 4))
-        self.distribution.mul_(self.momentum).add_(q, alpha=1 - self.momentum)
+        self.distribution.copy_(self.momentum * self.distribution + (1 - self.momentum) * q)
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Cross-entropy and Dice weights, each (C,)."""

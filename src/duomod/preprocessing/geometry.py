@@ -6,6 +6,7 @@ Arrays are (D, H, W) = (z, y, x); SimpleITK's tuples are (x, y, z). Lengths are 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from duomod.datasets.scan import image_problems as image_problems
+from duomod.datasets.scan import read_header
 from duomod.datasets.scan import read_image as read_image
 from duomod.datasets.scan import to_array as to_array
 
@@ -36,8 +38,8 @@ class Geometry(BaseModel):
     direction: tuple[float, float, float, float, float, float, float, float, float]
 
     @classmethod
-    def of(cls, image: sitk.Image) -> Self:
-        """Return an image's geometry."""
+    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> Self:
+        """Return the geometry of an image, or of one whose header was read."""
         return cls(
             size=image.GetSize(),
             spacing=image.GetSpacing(),
@@ -74,6 +76,15 @@ class Geometry(BaseModel):
         return self.apply_to(sitk.GetImageFromArray(array))
 
 
+def read_geometry(path: Path) -> Geometry:
+    """Read where a scan's grid lies, from its header alone.
+
+    Raises:
+        InputError: see :func:`duomod.datasets.scan.read_header`.
+    """
+    return Geometry.of(read_header(path))
+
+
 def _short(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
@@ -86,7 +97,8 @@ def canonical(image: sitk.Image) -> sitk.Image:
 def working_geometry(geometry: Geometry, spacing_mm: Triple) -> Geometry:
     """The grid of a scan of this geometry after :func:`resample_image`: same origin and direction (METHODS 1.7)."""
     size = [
-        max(1, round(count * old / new)) for count, old, new in zip(geometry.size, geometry.spacing, spacing_mm, strict=True)
+        max(1, round(count * old / new))
+        for count, old, new in zip(geometry.size, geometry.spacing, spacing_mm, strict=True)
     ]
     return geometry.model_copy(update={"size": tuple(size), "spacing": tuple(spacing_mm)})
 
@@ -108,9 +120,7 @@ def _resample(image: sitk.Image, spacing_mm: Triple, method: int, outside: float
     )
 
 
-def labels_on_grid(
-    probabilities: NDArray[np.floating], working: Geometry, target: Geometry
-) -> NDArray[np.uint8]:
+def labels_on_grid(probabilities: NDArray[np.floating], working: Geometry, target: Geometry) -> NDArray[np.uint8]:
     """Bring class probabilities back to a scan's grid and take the most probable class there.
 
     Linear in physical space; beyond the working grid the nearest voxel counts. Classes are handled one after another
@@ -157,8 +167,8 @@ def labels_on_grid(
         values = sitk.GetArrayViewFromImage(resampled)
         region = tuple(slice(s, s + n) for s, n in zip(reversed(start), reversed(size), strict=True))
         better = values > best[region]
-        best[region][better] = values[better]
-        labels[region][better] = label
+        np.copyto(best[region], values, where=better)
+        np.copyto(labels[region], label, where=better)
     return labels
 
 
@@ -184,13 +194,19 @@ def _target_box(
     found: list[tuple[int, int]], working: Geometry, target: Geometry, world_from_target: NDArray[np.float64]
 ) -> tuple[list[int], list[int]] | None:
     """Start and size (x, y, z) of the part of the target grid that voxels of a box on the working grid can reach."""
+    matrix = _matrix(working)
+    ends = np.array(list(itertools.product(*((-1, n) for n in target.size))), dtype=float)
+    whole = (ends @ world_from_target.T + np.asarray(target.origin) - np.asarray(working.origin)) @ np.linalg.inv(
+        matrix
+    ).T
     reach = []
-    far = 10 * max(*working.size, *target.size)
-    for (low, high), size in zip(found, working.size, strict=True):
-        # At the border of the working grid its voxels are continued outwards without end.
-        reach.append((low - 1 if low > 0 else -far, high + 1 if high < size - 1 else size + far))
+    for axis, ((low, high), size) in enumerate(zip(found, working.size, strict=True)):
+        # At the border of the working grid its voxels are continued outwards, as far as the target goes.
+        first = low - 1 if low > 0 else min(-1, whole[:, axis].min())
+        last = high + 1 if high < size - 1 else max(size, whole[:, axis].max())
+        reach.append((first, last))
     corners = np.array(list(itertools.product(*reach)), dtype=float)
-    world = corners @ _matrix(working).T + np.asarray(working.origin)
+    world = corners @ matrix.T + np.asarray(working.origin)
     index = (world - np.asarray(target.origin)) @ np.linalg.inv(world_from_target).T
     start = np.maximum(np.floor(index.min(0)).astype(int), 0)
     stop = np.minimum(np.ceil(index.max(0)).astype(int) + 1, np.asarray(target.size))

@@ -27,13 +27,15 @@ def stored(array: NDArray[np.generic], modality: Modality) -> NDArray[np.generic
     """
     if modality == "CT":
         limits = np.iinfo(np.int16)
-        return np.clip(np.rint(array), limits.min, limits.max).astype(np.int16)
+        rounded: NDArray[np.int16] = np.clip(np.rint(array), limits.min, limits.max).astype(np.int16)
+        return rounded
     values = array.astype(np.float32)
     tissue = values[values > values.min()]
     if not tissue.size:
         return np.zeros_like(values)
     low, high = np.percentile(tissue, [0.5, 99.5])
-    return np.clip((values - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+    scaled: NDArray[np.float32] = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
+    return scaled
 
 
 def normalise(array: NDArray[np.generic], modality: Modality, window: tuple[float, float]) -> NDArray[np.float32]:

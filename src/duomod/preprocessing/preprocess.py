@@ -1,0 +1,291 @@
+"""From raw scans to a store. One process per case; can be killed at any moment and run again.
+
+A case is read once: checked, and written if it is good. Finished cases wait in a hidden folder of the output until all
+cases are known to be good, so that bad input leaves nothing behind and replaces no earlier result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from duomod.console import progress, say
+from duomod.datasets.check import check_case
+from duomod.datasets.importers import RawCase, list_cases, resolve_spec
+from duomod.datasets.spec import DatasetSpec
+from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
+from duomod.errors import DuomodError, InputError
+from duomod.preprocessing.case import CaseJob, finished_record, marker_file, preprocess_case
+from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
+from duomod.workspace import read_json, write_json, write_manifest
+
+
+def run_preprocess(
+    data_path: Path,
+    output_path: Path,
+    *,
+    dataset: str | None = None,
+    num_classes: int | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    spacing: tuple[float, float, float] | None = None,
+) -> Path:
+    """Check a raw data set, bring every scan to one orientation and spacing, and make the splits.
+
+    Cases that are done already, with the same input and settings, are not done again.
+
+    Args:
+        data_path: Raw data set.
+        output_path: Folder of the result.
+        dataset: Built-in name or YAML file; recognised by default.
+        num_classes: Checked against the description; makes one where there is none.
+        workers: Cases handled at the same time.
+        seed: Of the splits.
+        spacing: Voxel size in mm (x, y, z) instead of the description's.
+
+    Returns:
+        ``output_path``.
+
+    Raises:
+        InputError: lists all problems of the raw data set; the output folder is then as it was before.
+        OSError: the disk is full, or the output folder cannot be written.
+        DuomodError: a worker process died.
+    """
+    data_path, output_path = Path(data_path), Path(output_path)
+    spec = resolve_spec(data_path, dataset, num_classes)
+    if spacing is not None:
+        if min(spacing) <= 0:
+            raise InputError(f"--spacing {spacing}: must be positive, in mm")
+        spec = spec.model_copy(update={"spacing": spacing})
+    _check_output(data_path, output_path, spec)
+    cases, problems = list_cases(data_path, spec)
+    problems += raw_list_problems(data_path / "splits", [case.case_id for case in cases])
+    jobs = [CaseJob(case, spec, case.image.relative_to(data_path).as_posix()) for case in cases]
+    _say_counts(cases, spec)
+    staging = output_path / STAGING
+    created = [folder for folder in (output_path, *output_path.parents) if not folder.exists()]
+    _remove_parts(output_path)
+    done = {job.case.case_id: record for job in jobs if (record := finished_record(job, output_path)) is not None}
+    todo = [job for job in jobs if job.case.case_id not in done]
+    if done:
+        say(f"{len(done)} of {len(jobs)} cases are done already")
+    if not problems:
+        staging.mkdir(parents=True, exist_ok=True)  # an output that cannot be written is found out now, not in an hour
+    fresh, found = _run(todo, staging, workers, check_only=bool(problems))
+    problems += found
+    if problems:
+        _undo([job for job in todo if job.case.case_id in fresh], staging, created)
+        raise InputError(problems)
+    records = done | fresh
+    ordered = {job.case.case_id: records[job.case.case_id] for job in jobs}
+    _commit(jobs, output_path, staging, ordered)
+    store = Store(output_path, spec, ordered)
+    copy_lists(data_path / "splits", store)
+    make_splits(store, seed)
+    write_manifest(output_path, "preprocess", data=str(data_path), cases=len(ordered), spacing=spec.spacing, seed=seed)
+    write_json(
+        output_path / "dataset.json",
+        {
+            "format": FORMAT,
+            "spec": spec.model_dump(mode="json"),
+            "cases": [record.model_dump(mode="json") for record in ordered.values()],
+        },
+    )
+    _say_result(store)
+    return output_path
+
+
+def _check_output(data_path: Path, output_path: Path, spec: DatasetSpec) -> None:
+    if output_path.exists() and not output_path.is_dir():
+        raise InputError(f"{output_path}: is a file; give a folder for the result")
+    if output_path.resolve() == data_path.resolve():
+        raise InputError(f"{output_path}: the raw data set itself; give another folder for the result")
+    index = output_path / "dataset.json"
+    if index.is_file():
+        content = read_json(index)
+        if not isinstance(content, dict) or "format" not in content:
+            raise InputError(f"{output_path}: holds a raw data set; give another folder for the result")
+        name = (content.get("spec") or {}).get("name")
+        if name != spec.name:
+            raise InputError(f"{output_path}: holds the data set '{name}', not '{spec.name}'; give another folder")
+
+
+def _run(
+    jobs: Sequence[CaseJob], staging: Path, workers: int, check_only: bool
+) -> tuple[dict[str, CaseRecord], list[str]]:
+    """Do all cases, the largest first; from the first bad one on the others are only checked.
+
+    Returns:
+        Records by case id, and all problems in the order of the cases.
+    """
+    records: dict[str, CaseRecord] = {}
+    problems: dict[str, list[str]] = {}
+    largest_first = sorted(jobs, key=lambda job: -_size(job.case))
+    with progress("preprocess", len(jobs)) as advance:
+
+        def take(job: CaseJob, result: CaseRecord | list[str]) -> None:
+            if isinstance(result, CaseRecord):
+                records[job.case.case_id] = result
+            elif result:
+                problems[job.case.case_id] = result
+            advance(job.case.case_id)
+
+        if workers <= 1 or len(jobs) <= 1:
+            for job in largest_first:
+                bad = check_only or bool(problems)
+                take(job, check_case(job.case, job.spec) if bad else preprocess_case(job, staging))
+        else:
+            _in_pool(largest_first, staging, workers, check_only, take, problems)
+    return records, [text for job in jobs for text in problems.get(job.case.case_id, [])]
+
+
+def _in_pool(
+    jobs: Sequence[CaseJob],
+    staging: Path,
+    workers: int,
+    check_only: bool,
+    take: Callable[[CaseJob, CaseRecord | list[str]], None],
+    problems: Mapping[str, list[str]],
+) -> None:
+    with _pool(min(workers, len(jobs))) as pool:
+
+        def submit(job: CaseJob, only_check: bool) -> Future[Any]:
+            if only_check:
+                return pool.submit(check_case, job.case, job.spec)
+            return pool.submit(preprocess_case, job, staging)
+
+        waiting: dict[Future[Any], CaseJob] = {submit(job, check_only): job for job in jobs}
+        while waiting:
+            for future in as_completed(list(waiting)):
+                job = waiting.pop(future)
+                take(job, future.result())
+                if problems and not check_only:
+                    check_only = True
+                    not_begun = [waiting.pop(other) for other in list(waiting) if other.cancel()]
+                    waiting |= {submit(other, True): other for other in not_begun}
+                    break
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes, each with one ITK thread; an error stops it without waiting for the other cases."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise DuomodError(
+            "a worker process ended unexpectedly (perhaps for lack of memory);"
+            " run the same command again with fewer --workers, it goes on where it stopped"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _size(case: RawCase) -> int:
+    try:
+        return case.image.stat().st_size
+    except OSError:
+        return 0
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what a killed run had begun to write."""
+    for base, pattern in ((folder, ".part-*"), (folder / "splits", ".part-*"), (folder / STAGING, "**/.part-*")):
+        for path in base.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _undo(jobs: Sequence[CaseJob], staging: Path, created: Sequence[Path]) -> None:
+    """Remove the results of this run, and folders that it made. What an earlier, killed run had finished stays."""
+    for job in jobs:
+        for path in (marker_file(staging, job.case.case_id), *job.files(staging).values()):
+            path.unlink(missing_ok=True)
+    inner = sorted((path for path in staging.rglob("*") if path.is_dir()), reverse=True)
+    for folder in (*inner, staging, *created):
+        with contextlib.suppress(OSError):  # not empty: something else is in it
+            folder.rmdir()
+
+
+def _commit(jobs: Sequence[CaseJob], folder: Path, staging: Path, records: Mapping[str, CaseRecord]) -> None:
+    """Move finished cases to their place and remove cases that the raw data set no longer has.
+
+    A case's marker is removed first and comes back last. Each step can be repeated, so a kill does no harm.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = [job for job in jobs if marker_file(staging, job.case.case_id).is_file()]
+    gone = sorted(path for path in (folder / "cases").glob("*.json") if path.stem not in records)
+    if staged or gone:
+        (folder / "dataset.json").unlink(missing_ok=True)
+    for job in staged:
+        marker = marker_file(folder, job.case.case_id)
+        _remove_case(folder, marker, but=set(job.files(folder).values()))
+        source, target = job.files(staging), job.files(folder)
+        for kind in target:
+            _move(source[kind], target[kind])
+        _move(marker_file(staging, job.case.case_id), marker)
+    for marker in gone:
+        _remove_case(folder, marker, but=set())
+    if gone:
+        say(f"removed, because the raw data set no longer has them: {', '.join(path.stem for path in gone)}")
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_case(folder: Path, marker: Path, but: set[Path]) -> None:
+    """Remove a case's marker and arrays, except those about to be replaced."""
+    case_id = marker.name.removesuffix(".json")
+    marker.unlink(missing_ok=True)
+    for role in ("Tr", "Va", "Ts"):
+        for path in case_files(folder, case_id, role, True).values():
+            if path not in but:
+                path.unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+
+
+def _say_counts(cases: Sequence[RawCase], spec: DatasetSpec) -> None:
+    training = [case for case in cases if case.role in ("Tr", "Un")]
+    labelled = sum(case.label is not None for case in training)
+    text = f"{spec.name}: {labelled} labelled and {len(training) - labelled} unlabelled training cases"
+    for role, title in (("Va", "validation-folder"), ("Ts", "test-folder")):
+        of_role = [case for case in cases if case.role == role]
+        if of_role:
+            text += f", {len(of_role)} {title} cases ({sum(case.label is not None for case in of_role)} labelled)"
+    modalities = [spec.case_modality(case.case_id) for case in cases]
+    counts = " and ".join(f"{modalities.count(m)} {m}" for m in ("CT", "MR") if m in modalities)
+    say(f"{text}; {counts}; voxels of {' x '.join(f'{mm:g}' for mm in spec.spacing)} mm")
+
+
+def _say_result(store: Store) -> None:
+    training = [record for record in store.cases.values() if record.role == "Tr"]
+    labelled = [record.case_id for record in training if record.labelled]
+    if not labelled:
+        say("no training case has a label: the data can be predicted, but nothing can be trained on it")
+    else:
+        counts = store.class_counts(labelled)
+        absent = [name for name, count in zip(store.spec.classes, counts, strict=True) if count == 0]
+        if absent:
+            say(f"no training case has {', '.join(absent)}: a model cannot learn what is never labelled")
+    patch = store.spec.patch
+    small = [r for r in store.cases.values() if any(s < p for s, p in zip(r.shape, patch, strict=True))]
+    if small:
+        size = " x ".join(map(str, patch))
+        say(f"{len(small)} of {len(store.cases)} scans are smaller than the patch ({size} voxels, z y x): padded")
+    sizes = part_sizes(store)
+    say(f"splits: {sizes['train']} training, {sizes['eval']} evaluation and {sizes['test']} test cases")

@@ -1,0 +1,178 @@
+"""A preprocessed data set on disk: memory-mapped arrays, facts about each case, and where voxels of each class lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
+from duomod.errors import InputError
+from duomod.preprocessing.geometry import Geometry
+from duomod.preprocessing.intensity import normalise
+from duomod.workspace import read_json
+
+#: Written into dataset.json; a raw data set's dataset.json has no such field.
+FORMAT = "duomod-preprocessed-1"
+
+#: Sub-folder that holds finished cases until all of them are known to be good.
+STAGING = ".unfinished"
+
+#: Key of the body's voxels among the coordinates; the other keys are class indices.
+BODY = -1
+
+
+class CaseRecord(BaseModel):
+    """What is known of one preprocessed case.
+
+    Attributes:
+        case_id: The raw image file's name without suffix.
+        role: Folder the case lies in. Cases of ``imagesUn`` are training cases (``Tr``) without label.
+        labelled: Whether there is a label map.
+        modality: How the array's intensities are to be read.
+        shape: Array shape (D, H, W), voxels.
+        original: Grid of the raw scan, as its file has it.
+        working: Grid of the array: RAS, at the data set's spacing.
+        voxels: Voxels per class on the working grid; None without label.
+        intensity: Statistics of the stored array (HU for CT).
+        image_sha256: Hash of the raw image file.
+        label_sha256: Hash of the raw label file; None without label.
+        source: Raw image file, relative to the raw data set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: str
+    role: Literal["Tr", "Va", "Ts"]
+    labelled: bool
+    modality: Modality
+    shape: tuple[int, int, int]
+    original: Geometry
+    working: Geometry
+    voxels: tuple[int, ...] | None
+    intensity: dict[str, float]
+    image_sha256: str
+    label_sha256: str | None
+    source: str
+
+
+def case_files(folder: Path, case_id: str, role: str, labelled: bool) -> dict[str, Path]:
+    """Where a case's arrays lie: ``image``, ``coords`` and, of a labelled case, ``label``."""
+    files = {
+        "image": folder / f"images{role}" / f"{case_id}.npy",
+        "coords": folder / "coords" / f"{case_id}.npz",
+    }
+    if labelled:
+        files["label"] = folder / f"labels{role}" / f"{case_id}.npy"
+    return files
+
+
+@dataclass(frozen=True)
+class Store:
+    """A preprocessed data set. It holds no open file, so it can be sent to other processes.
+
+    Attributes:
+        folder: Where it lies.
+        spec: The description it was made with.
+        cases: All cases by id.
+    """
+
+    folder: Path
+    spec: DatasetSpec
+    cases: Mapping[str, CaseRecord]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a finished preprocessed data set.
+
+        Raises:
+            InputError: there is no such folder, it is a raw data set, preprocessing has not finished, or its
+                dataset.json is damaged.
+        """
+        index = folder / "dataset.json"
+        if not folder.is_dir():
+            raise InputError(f"{folder}: folder not found; give a preprocessed data set (see duomod preprocess)")
+        if not index.is_file():
+            if (folder / "cases").is_dir() or (folder / STAGING).is_dir():
+                raise InputError(f"{folder}: preprocessing has not finished; run the same duomod preprocess again")
+            raise InputError(f"{folder}: not a preprocessed data set (no dataset.json); run duomod preprocess first")
+        data = read_json(index)
+        if not isinstance(data, dict) or "format" not in data:
+            raise InputError(f"{folder}: not preprocessed (a raw data set?); run duomod preprocess first")
+        if data["format"] != FORMAT:
+            raise InputError(f"{index}: format {data['format']}, expected {FORMAT}; run duomod preprocess again")
+        return cls(folder, parse_spec(data.get("spec") or {}, str(index)), _records(data.get("cases") or [], index))
+
+    def image(self, case_id: str) -> NDArray[np.generic]:
+        """Memory map of an image, (D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
+
+        Raises:
+            InputError: no such case, or its file is missing or damaged.
+        """
+        return self._mapped(case_id, "image")
+
+    def label(self, case_id: str) -> NDArray[np.uint8]:
+        """Memory map of a label map, (D, H, W) uint8.
+
+        Raises:
+            InputError: no such case, it has no label, or its file is missing or damaged.
+        """
+        if not self._record(case_id).labelled:
+            raise InputError(f"{self.folder}: case {case_id} has no label")
+        label: NDArray[np.uint8] = self._mapped(case_id, "label")
+        return label
+
+    def normalised(self, case_id: str) -> NDArray[np.float32]:
+        """A whole image as a network sees it, (D, H, W) float32 in [0, 1]."""
+        return normalise(self.image(case_id), self.cases[case_id].modality, self.spec.window)
+
+    def coords(self, case_id: str) -> dict[int, NDArray[np.int32]]:
+        """Voxels (N, 3) in z, y, x, at most 10,000 each: of every foreground class present, and of the body (key -1).
+
+        An unlabelled case has the body only.
+        """
+        path = case_files(self.folder, case_id, self._record(case_id).role, False)["coords"]
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {int(key): stored[key].astype(np.int32) for key in stored.files}
+        except FileNotFoundError:
+            raise InputError(f"{path}: file not found; run duomod preprocess again") from None
+
+    def class_counts(self, case_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Voxels per class (C,), summed over the labelled ones of the given cases."""
+        counts = np.zeros(self.spec.num_classes, dtype=np.int64)
+        for case_id in case_ids:
+            voxels = self._record(case_id).voxels
+            if voxels is not None:
+                counts += np.asarray(voxels, dtype=np.int64)
+        return counts
+
+    def _record(self, case_id: str) -> CaseRecord:
+        try:
+            return self.cases[case_id]
+        except KeyError:
+            raise InputError(f"{self.folder}: there is no case '{case_id}'") from None
+
+    def _mapped(self, case_id: str, kind: str) -> NDArray[Any]:
+        record = self._record(case_id)
+        path = case_files(self.folder, case_id, record.role, record.labelled)[kind]
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise InputError(f"{path}: file not found; run duomod preprocess again") from None
+        except ValueError:
+            raise InputError(f"{path}: damaged; delete it and run duomod preprocess again") from None
+        return array
+
+
+def _records(rows: Any, index: Path) -> dict[str, CaseRecord]:
+    try:
+        records = [CaseRecord.model_validate(row) for row in rows]
+    except (ValidationError, TypeError) as error:
+        raise InputError(f"{index}: damaged list of cases ({str(error).splitlines()[0]}); preprocess again") from None
+    return {record.case_id: record for record in records}

@@ -1,0 +1,195 @@
+"""Methods from outside: the one in docs/add-a-method.md, as a separate package and as a single file; and broken ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from duomod.datasets.spec import DatasetSpec
+from duomod.errors import InputError
+from duomod.methods import registry
+from duomod.methods.conformance import check_method
+from duomod.preprocessing.geometry import Geometry
+from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
+from duomod.training.checkpoint import load_predictor
+from duomod.training.setup import run_train
+
+PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
+
+
+def block(language: str) -> str:
+    """The page's only code block in a language."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert len(found) == 1
+    return str(found[0])
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's package, installed by pip into a folder of its own."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    (source / "pyproject.toml").write_text(block("toml"), encoding="utf-8")
+    (source / "duomod_ict").mkdir()
+    (source / "duomod_ict" / "__init__.py").write_text(block("python"), encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    done = subprocess.run([*pip, *options, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_the_page_stays_short() -> None:
+    assert len(PAGE.read_text(encoding="utf-8").splitlines()) < 100
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preprocessed data set of six cases: a bright box in each."""
+    folder = tmp_path_factory.mktemp("data")
+    spec = DatasetSpec(name="boxes", title="Boxes", classes=["background", "box"], patch=(16, 16, 16))
+    side, rng, records = 18, np.random.default_rng(0), []
+    grid = Geometry(size=(side,) * 3, spacing=(2.0,) * 3, origin=(0.0,) * 3, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    for number in range(6):
+        case = f"box_{number:04d}"
+        label = np.zeros((side,) * 3, np.uint8)
+        corner = 2 + number
+        label[corner : corner + 7, corner : corner + 7, 4:12] = 1
+        image = (rng.normal(0, 20, label.shape) + 150 * label).astype(np.int16)
+        files = case_files(folder, case, "Tr", labelled=True)
+        for file in files.values():
+            file.parent.mkdir(exist_ok=True)
+        np.save(files["image"], image)
+        np.save(files["label"], label)
+        everywhere = np.argwhere(label >= 0).astype(np.int32)
+        np.savez(files["coords"], **{"1": np.argwhere(label == 1).astype(np.int32), "-1": everywhere})
+        record = CaseRecord(
+            case_id=case,
+            role="Tr",
+            labelled=True,
+            modality="CT",
+            shape=label.shape,
+            original=grid,
+            working=grid,
+            voxels=tuple(int(n) for n in np.bincount(label.ravel())),
+            intensity={},
+            image_sha256="",
+            label_sha256="",
+            source=f"imagesTr/{case}.nii.gz",
+        )
+        records.append(record.model_dump(mode="json"))
+    index = {"format": FORMAT, "spec": spec.model_dump(mode="json"), "cases": records}
+    (folder / "dataset.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def train(data: Path, run: Path, **options: object) -> Path:
+    """Six training steps with a tiny network."""
+    settings = {
+        "max_epochs": 2,
+        "steps_per_epoch": 3,
+        "network": {"filters": 4, "levels": 3},
+        "validation": {"every_epochs": 2},
+    }
+    return run_train(data_path=data, output_dir=run, gpu="", preset="compact", settings=settings, labeled_count=2, **options)
+
+
+def test_a_separate_package_adds_a_method_that_conforms_and_trains(
+    installed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "ict" not in registry.method_names()
+    monkeypatch.syspath_prepend(str(installed))
+    assert "ict" in registry.method_names()
+    assert not [r for r in check_method(registry.load_method("ict")) if not r.passed]
+    best = train(data, tmp_path / "run", model="ict", method_settings={"spread": 0.5})
+    predictor, info = load_predictor(best)
+    assert info.method == "ict"
+    assert info.method_settings["spread"] == 0.5
+    assert predictor(torch.rand(1, 1, 16, 16, 16)).shape == (1, 2, 16, 16, 16)
+
+
+def test_a_single_file_trains_as_a_plugin(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ict.py"
+    file.write_text(block("python"), encoding="utf-8")
+    best = train(data, tmp_path / "run", model="ict", plugin=file, method_settings={"class_weights": "rlm"})
+    predictor, info = load_predictor(best)
+    assert info.plugin == str(file.resolve())
+    assert predictor(torch.rand(1, 1, 16, 16, 16)).shape == (1, 2, 16, 16, 16)
+
+
+def test_the_page_s_settings_are_a_methods(tmp_path: Path) -> None:
+    file = tmp_path / "ict.py"
+    file.write_text(block("python"), encoding="utf-8")
+    cls = registry.load_plugin(file)
+    assert cls.info.title == "ICT"
+    assert cls.Config.preset("reference").model_dump()["decay"] == 0.999
+
+
+def broken_package(site: Path, name: str, module: str | None, target: str) -> None:
+    """Lay a package's metadata, and its module if it has one, into a folder as pip does."""
+    metadata = site / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(f"[duomod.methods]\n{name} = {target}\n", encoding="utf-8")
+    if module is not None:
+        (site / f"{name}_module.py").write_text(module, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "reason"),
+    [
+        (None, "no_such_module_at_all:Method", "no_such_module_at_all"),
+        ("raise RuntimeError('half written')\n", "wreck_module:Method", "half written"),
+        ("Method = 3\n", "wreck_module:Method", "subclass"),
+        ("Method = 3\n", "wreck_module:Other", "Other"),
+    ],
+    ids=["missing module", "fails on import", "not a method", "missing class"],
+)
+def test_a_broken_package_is_named_and_stops_nothing_else(
+    module: str | None,
+    target: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken_package(tmp_path, "wreck", module, target)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "wreck_module", raising=False)
+    found = registry.available_methods()
+    assert "wreck" not in found
+    assert set(found) == set(registry.builtin_names())
+    message = capsys.readouterr().err
+    assert "wreck" in message
+    assert reason in message
+    with pytest.raises(InputError, match="wreck"):
+        registry.load_method("wreck")
+    assert registry.load_method("cps").info.title == "CPS"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_library_at_all\n", "no_such_library_at_all"),
+        ("def broken(:\n", "invalid syntax"),
+        ("x = 1\n", "exactly one subclass of Method, found 0"),
+    ],
+    ids=["missing library", "syntax error", "no method"],
+)
+def test_a_broken_file_is_named(code: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(code, encoding="utf-8")
+    with pytest.raises(InputError, match="mine.py") as caught:
+        registry.load_plugin(file)
+    assert reason in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere.py: no such Python file"):
+        registry.load_plugin(tmp_path / "nowhere.py")
