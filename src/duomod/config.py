@@ -50,6 +50,9 @@ class SamplingConfig(_Settings):
         description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
     )
     labelled_share: float = Field(0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform")
+    jitter: float = Field(
+        0.0, ge=0, le=1, description="how far from the patch's centre the chosen voxel may lie; 1: anywhere in the patch"
+    )
     unlabelled: Literal["body", "uniform"] = "body"
     labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
     small_axis_margin: int = Field(0, ge=0, description="extra padding in voxels on axes shorter than the patch")
@@ -59,7 +62,7 @@ class SamplingConfig(_Settings):
 class AugmentConfig(_Settings):
     """Augmentation, the same for labelled and unlabelled patches."""
 
-    flip_x: Literal["swap_sides", "plain", "off"] = Field(
+    flip_x: Literal["swap_sides", "plain", "none"] = Field(
         "swap_sides", description="left-right mirror: swap_sides also exchanges the labels of sided organs"
     )
     flip_y: bool = False
@@ -110,9 +113,16 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "compact": {
         "max_epochs": 24,
         "steps_per_epoch": 50,
-        "network": {"filters": 8, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0, "levels": 4},
+        "sampling": {"jitter": 1.0},
+        "network": {"name": "unet", "filters": 8, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0, "levels": 4},
         "optim": {"name": "adamw", "base_lr": 3e-3, "weight_decay": 1e-2, "schedule": "one_cycle", "clip_gradient": 12.0},
-        "augment": {"rotate_degrees": 15.0, "scale": 0.15, "affine_probability": 0.5, "intensity": 0.5},
+        "augment": {
+            "flip_x": "none",
+            "rotate_degrees": 10.0,
+            "scale": 0.1,
+            "affine_probability": 0.3,
+            "intensity": 0.3,
+        },
         "validation": {"every_epochs": 4, "patience": None},
     },
 }

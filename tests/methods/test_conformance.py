@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -47,11 +48,13 @@ def test_class_weights_work_or_are_refused(name: str, rule: str) -> None:
     """No method takes the option and ignores it."""
     cls = load_method(name)
     plain = Subject(cls, cls.Config())
-    try:
-        weighted = Subject(cls, cls.Config.preset("default", {"class_weights": rule}))
+    weighted = Subject(cls, cls.Config.preset("default", {"class_weights": rule}))
+    changed = None
+    with contextlib.suppress(InputError):
         changed = step_loss(weighted.build(), weighted.batch(), 50)
-    except InputError as error:
-        assert "has its own rule for rare classes" in str(error)
+    if changed is None:
+        with pytest.raises(InputError, match="has its own rule for rare classes"):
+            step_loss(weighted.build(), weighted.batch(), 50)
         return
     assert changed.isfinite()
     assert changed != step_loss(plain.build(), plain.batch(), 50)
@@ -210,6 +213,7 @@ def test_a_sound_method_passes_every_rule() -> None:
     assert not failures(check_method(Sound))
 
 
+@pytest.mark.filterwarnings("ignore:var")
 @pytest.mark.parametrize(("method", "rule"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
 def test_a_broken_method_fails_exactly_its_rule(method: type[Method], rule: str) -> None:
     results = check_method(method)

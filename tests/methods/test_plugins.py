@@ -1,4 +1,4 @@
-"""Methods from outside: the one in docs/add-a-method.md, as a separate package and as a single file; and broken ones."""
+"""Methods from outside: the one in docs/add-a-method.md, as a package and as a single file; and broken ones."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def train(data: Path, run: Path, **options: object) -> Path:
         "network": {"filters": 4, "levels": 3},
         "validation": {"every_epochs": 2},
     }
-    return run_train(data_path=data, output_dir=run, gpu="", preset="compact", settings=settings, labeled_count=2, **options)
+    always = {"gpu": "", "preset": "compact", "settings": settings, "labeled_count": 2}
+    return run_train(data_path=data, output_dir=run, **always, **options)
 
 
 def test_a_separate_package_adds_a_method_that_conforms_and_trains(
@@ -185,11 +186,11 @@ def test_a_broken_package_is_named_and_stops_nothing_else(
 def test_a_broken_file_is_named(code: str, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(code, encoding="utf-8")
-    with pytest.raises(InputError, match="mine.py") as caught:
+    with pytest.raises(InputError, match=r"mine\.py") as caught:
         registry.load_plugin(file)
     assert reason in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere.py: no such Python file"):
+    with pytest.raises(InputError, match=r"nowhere\.py: no such Python file"):
         registry.load_plugin(tmp_path / "nowhere.py")

@@ -315,6 +315,10 @@ def list_cases(data_path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[
             is_label = {path: bool(_LABEL_BESIDE.search(_stem(path))) for path in beside}
             images = [path for path in beside if not is_label[path]]
             labels = {_LABEL_BESIDE.sub("", _stem(path)): path for path in beside if is_label[path]}
+            series = sorted(name for name in labels if (data_path / name).is_dir())
+            for name in series:
+                say(f"{data_path / name}: a folder, not a NIfTI file; it and its label are left out")
+                del labels[name]
             cases, problems = _paired(images, labels, "Tr", spec, data_path)
             return _unique(cases, problems)
         if not any(data_path.iterdir()):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.uint8]
 Vector = tuple[float, float, float]
 Slices = tuple[slice, slice, slice]
@@ -35,7 +36,7 @@ class Points(NamedTuple):
         return Points(*(row[0] * x + row[1] * y + row[2] * z for row in rows))
 
 
-def rotation_matrix(degrees: Sequence[float]) -> NDArray[np.float64]:
+def rotation_matrix(degrees: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rotation about x, then y, then z by these angles."""
     a, b, c = np.radians(degrees)
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
@@ -106,7 +107,7 @@ class Tube:
         """See `Shape`: the least distance to the capsules that make up the curve."""
         spheres = self.spheres()
         nearest = np.full(points.x.shape, 1e3, dtype=np.float32)
-        for start, end in zip(spheres[:-1], spheres[1:], strict=True):
+        for start, end in pairwise(spheres):
             chord = (end - start).astype(np.float32)
             x, y, z = (axis - np.float32(origin) for axis, origin in zip(points, start[:3], strict=True))
             length = max(float(chord[:3] @ chord[:3]), 1e-6)

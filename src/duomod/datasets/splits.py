@@ -87,7 +87,7 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
     """What is wrong with the lists in a raw data set's ``splits`` folder: unknown cases, overlaps."""
     problems: list[str] = []
     lists: dict[str, tuple[str, ...]] = {}
-    for path in sorted(folder.glob("*.txt")):
+    for path in _texts(folder):
         try:
             lists[path.stem] = read_list(path)
         except InputError as error:
@@ -156,7 +156,7 @@ class _Lists:
 def copy_lists(source: Path, store: CaseStore) -> None:
     """Copy the lists of a raw data set's ``splits`` folder. One that the user changed in the store is kept."""
     lists = _Lists.of(store)
-    paths = sorted(source.glob("*.txt"))
+    paths = _texts(source)
     for path in paths:
         name = "eval" if path.stem in _EVAL_NAMES else path.stem
         target, text = lists.path(name), _text(read_list(path))
@@ -179,7 +179,7 @@ def make_splits(store: CaseStore, seed: int) -> None:
     not be done as the description says is said in a line.
     """
     lists = _Lists.of(store)
-    present = sorted(path.stem for path in lists.folder.glob("*.txt"))
+    present = [path.stem for path in _texts(lists.folder)]
     fixed = lists.users("train", "eval", "test")
     keep = {case for name in present if "labeled_" in name for ids in lists.users(name).values() for case in ids}
     parts = divide(
@@ -306,7 +306,7 @@ def _read_split(store: CaseStore, lists: _Lists, name: str, made: tuple[str, ...
     elif made is not None:
         labelled = made
     else:
-        available = sorted(path.stem for path in lists.folder.glob("*.txt"))
+        available = [path.stem for path in _texts(lists.folder)]
         raise InputError(
             f"{lists.path(name)}: there is no split '{name}'.{nearest_name(name, available)}"
             f" Available: {', '.join(available) or 'none'}; or use --labeled_ratio or --labeled_count"
@@ -353,6 +353,11 @@ def _pair(name: str, labelled: Sequence[str], parts: Parts) -> dict[str, Sequenc
     """A labelled list and the unlabelled one that goes with it."""
     rest = tuple(case for case in parts.train if case not in set(labelled))
     return {name: sorted(labelled), f"un{name}": rest}
+
+
+def _texts(folder: Path) -> list[Path]:
+    """Lists in a folder by name; hidden files may be half written."""
+    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
 
 
 def _text(ids: Sequence[str]) -> str:

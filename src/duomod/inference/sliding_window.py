@@ -50,8 +50,9 @@ def predict_probabilities(
 ) -> Tensor:
     """Class probabilities of a whole volume, the weighted mean over overlapping windows.
 
-    Softmax is taken per window (not again, for a model with the attribute ``outputs_probabilities = True``). Axes shorter
-    than the patch are zero-padded at their end. Needs 4 (C + 1) bytes per voxel of the (padded) volume on the device.
+    Softmax is taken per window (not again, for a model with the attribute ``outputs_probabilities = True``). Axes
+    shorter than the patch are zero-padded at their end. Needs 4 (C + 2) bytes per voxel of the (padded) volume on the
+    device: the sum, the weights and the volume, in float32 whatever ``amp_dtype``; besides what a forward pass needs.
 
     Args:
         model: (B, 1, D, H, W) to (B, C, D, H, W), in eval mode.

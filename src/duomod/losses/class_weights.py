@@ -57,3 +57,42 @@ def descending_ranks(values: Tensor) -> Tensor:
     """Rank of each entry, the largest first: 0 .. N-1. Ties keep their order."""
     order = values.argsort(descending=True, stable=True)
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+def hard_dice(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Dice of two label maps per class over the whole batch, background included, smooth 1e-8 (METHODS 4.5).
+
+    A class in neither map gets 0.5.
+
+    Args:
+        predicted: (B, D, H, W) class indices.
+        target: the same.
+        num_classes: C.
+
+    Returns:
+        (C,) float32.
+    """
+    p, y = predicted.flatten(), target.flatten()
+    zeros = torch.zeros(num_classes, device=p.device)
+    both = zeros.scatter_add(0, p, (p == y).float())
+    ones = torch.ones_like(p, dtype=torch.float32)
+    either = zeros.scatter_add(0, p, ones) + zeros.scatter_add(0, y, ones)
+    return (2 * both + 1e-8) / (either + 1e-8 + 1e-8)
+
+
+def learning_signals(dice: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """What DiffDW calls learned and unlearned in a step: d+ ln(D/D') and d- ln(D/D'), d = D - D'; each (C,)."""
+    change, ratio = dice - before, (dice / before).log()
+    return change.clamp(min=0) * ratio, change.clamp(max=0) * ratio
+
+
+def difficulty_weights(learned: Tensor, unlearned: Tensor, missing: Tensor) -> Tensor:
+    """DiffDW (DHC): w_c = C v_c / max v, v = ((unlearned + e) / (learned + e))^(1/5) missing, e = 1e-8 (METHODS 4.5).
+
+    Args:
+        learned: (C,) running mean of the learned signal.
+        unlearned: (C,) that of the unlearned one.
+        missing: (C,) that of 1 - Dice.
+    """
+    difficulty = ((unlearned + 1e-8) / (learned + 1e-8)) ** (1 / 5) * missing
+    return len(difficulty) * difficulty / difficulty.max()

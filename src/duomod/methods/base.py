@@ -49,7 +49,11 @@ class NetworkBuilder(Protocol):
     """Builds the network the user chose, with as many classes as the data set has."""
 
     def __call__(
-        self, init: Literal["kaiming", "xavier", "default"] = "default", *, in_channels: int = 1, kind: str | None = None
+        self,
+        init: Literal["kaiming", "xavier", "default"] = "default",
+        *,
+        in_channels: int = 1,
+        kind: str | None = None,
     ) -> Any: ...
 
 
@@ -148,7 +152,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def parameter_groups(self, optim: Any) -> list[dict[str, Any]]:
-        """Optimizer groups; ``optim`` is the training's optimizer settings. By default all trained parameters in one."""
+        """Optimizer groups; ``optim`` is the training's optimizer settings. By default one with all that is trained."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def supervised_loss(
@@ -165,9 +169,7 @@ class Method(nn.Module):
             if ce_weight is not None or dice_weight is not None:
                 raise self._weights_itself()
             ce_weight, dice_weight = self.switched_on_weights()
-        return dice_ce(
-            logits, label, ce_weight=ce_weight, dice_weight=dice_weight, absent=self.config.absent_class
-        )
+        return dice_ce(logits, label, ce_weight=ce_weight, dice_weight=dice_weight, absent=self.config.absent_class)
 
     def switched_on_weights(self) -> tuple[Tensor | None, Tensor | None]:
         """Cross-entropy and Dice weights (C,) of the setting ``class_weights``; for losses of a method's own."""
@@ -189,9 +191,7 @@ class Method(nn.Module):
 
     def consistency_weight(self, progress: Progress) -> float:
         """Weight of the unsupervised term at this step (METHODS 1.3)."""
-        return self.config.consistency_weight * sigmoid_rampup(
-            progress.epoch, epochs(self.config.rampup, progress)
-        )
+        return self.config.consistency_weight * sigmoid_rampup(progress.epoch, epochs(self.config.rampup, progress))
 
 
 def epochs(length: float, progress: Progress) -> float:

@@ -17,7 +17,7 @@ from duomod.methods.shared.teacher import EMATeacher
 
 
 class BCPConfig(MethodConfig):
-    """Settings of BCP. ``consistency_weight`` is alpha, the weight of pseudo-labelled voxels; the paper ramps nothing."""
+    """Settings of BCP. ``consistency_weight`` is the weight of pseudo-labelled voxels; the paper ramps nothing."""
 
     consistency_weight: float = Field(0.5, ge=0, description="weight of voxels that come from an unlabelled patch")
     rampup: float = Field(0.0, ge=0, description="length of its ramp-up; below 1: a share of training, else epochs")
@@ -35,7 +35,7 @@ class BCPConfig(MethodConfig):
 
 
 class BCP(Method):
-    """Mixed patches x_l M + x_u (1 - M) and x_u M + x_l (1 - M) with labels mixed alike; M is 0 in one box (eq. 1-8)."""
+    """Mixed patches x_l M + x_u (1 - M) and x_u M + x_l (1 - M) with labels mixed alike; M is 0 in a box (eq. 1-8)."""
 
     Config = BCPConfig
     info = MethodInfo(
@@ -80,7 +80,8 @@ class BCP(Method):
         ce_weight, dice_weight = self.switched_on_weights()
         m = mask.float()
         weights = m if ce_weight is None else m * ce_weight[target]
-        ce = (functional.cross_entropy(logits, target, reduction="none") * weights).sum() / weights.sum().clamp(min=1e-6)
+        each = functional.cross_entropy(logits, target, reduction="none")
+        ce = (each * weights).sum() / weights.sum().clamp(min=1e-6)
         p, y = logits.softmax(1) * m.unsqueeze(1), one_hot(target, self.num_classes) * m.unsqueeze(1)
         axes = (0, 2, 3, 4)
         w = logits.new_ones(self.num_classes) if dice_weight is None else dice_weight

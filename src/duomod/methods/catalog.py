@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,10 @@ from duomod.workspace import write_json
 BASELINE = "supervised"
 STORED = "measurements.json"
 
+_SMALL = NetworkConfig.model_validate(
+    {"filters": 8, "levels": 4, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0}
+)
+
 
 @dataclass(frozen=True)
 class MethodFacts:
@@ -55,7 +58,10 @@ class MethodFacts:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one training step costs: ``milliseconds`` (median) and ``mebibytes`` (peak, beyond what the process had)."""
+    """What one training step costs: ``milliseconds`` (the fastest) and ``mebibytes`` (peak beyond the process itself).
+
+    On a CPU the milliseconds are processor time of one thread, which other work on the machine disturbs least.
+    """
 
     milliseconds: float
     mebibytes: float
@@ -69,7 +75,7 @@ def build(name: str, network: NetworkConfig, classes: int) -> Method:
         return initialise(build_network(config, in_channels, classes), init)
 
     cls = load_method(name)
-    return cls(cls.Config(), MethodContext(classes, torch.ones(classes, dtype=torch.float64), make))
+    return cls(cls.Config.preset("default"), MethodContext(classes, torch.ones(classes, dtype=torch.float64), make))
 
 
 def facts(names: Sequence[str], network: NetworkConfig | None = None, classes: int = 16) -> list[MethodFacts]:
@@ -82,7 +88,7 @@ def facts(names: Sequence[str], network: NetworkConfig | None = None, classes: i
     rows = []
     for name in names:
         with torch.device("meta"):
-            method = build(name, network or NetworkConfig(), classes)
+            method = build(name, network or NetworkConfig.model_validate({}), classes)
         cost = stored.get(name, {})
         rows.append(
             MethodFacts(
@@ -135,8 +141,8 @@ def measure(
 ) -> dict[str, StepCost]:
     """Measure a training step (2 labelled + 2 unlabelled patches, forward, backward, optimizer) of each method.
 
-    Each method has a fresh process, one after the other, so that its peak memory is its own. The step measured lies in the
-    middle of training, where every term of a method is switched on.
+    Each method has a fresh process, one after the other, so that its peak memory is its own. The step measured lies in
+    the middle of training, where every term of a method is switched on.
 
     Args:
         names: Methods; the baseline is added.
@@ -149,7 +155,7 @@ def measure(
     Raises:
         DuomodError: a method's process died.
     """
-    config = network or NetworkConfig(filters=8, dropout_bottleneck=0.0, dropout_last=0.0, norm="instance", levels=4)
+    config = network or _SMALL
     wanted = list(dict.fromkeys([BASELINE, *names]))
     context = multiprocessing.get_context("spawn")
     costs = {}
@@ -172,6 +178,8 @@ def _measure_one(
     name: str, network: NetworkConfig, patch: tuple[int, int, int], classes: int, steps: int, device: str
 ) -> StepCost:
     on_gpu = torch.device(device).type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    torch.set_num_threads(1)
     # The baseline of the memory: a small convolution first, so that the libraries' own buffers are not counted.
     nn.Conv3d(1, 1, 3).to(device)(torch.zeros(1, 1, 8, 8, 8, device=device)).sum().backward()
     before = _peak_memory(on_gpu)
@@ -186,15 +194,15 @@ def _measure_one(
     for step in range(steps + 2):
         # Step 500 of 1000 and on: past every start-up phase.
         position = Progress(500 + step, 1000, 10)
-        began = time.perf_counter()
+        began = clock()
         optimizer.zero_grad(set_to_none=True)
         method(batch, position).loss.backward()
         optimizer.step()
         method.after_step(position)
         if on_gpu:
             torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - began))
-    return StepCost(statistics.median(times[2:]), _peak_memory(on_gpu) - before)
+        times.append(1000 * (clock() - began))
+    return StepCost(min(times[2:]), _peak_memory(on_gpu) - before)
 
 
 def _peak_memory(on_gpu: bool) -> float:

@@ -1,7 +1,7 @@
 """What every method must do, checked on tiny random input. ``duomod check-method NAME`` runs it; so do our tests.
 
-One function per rule; it raises :class:`Violation` with words that say what is wrong. A method that passes can be trained,
-resumed, validated and used for prediction by the rest of the package.
+One function per rule; it raises :class:`ConformanceError` with words that say what is wrong. A method that passes can
+be trained, resumed, validated and used for prediction by the rest of the package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
 
 #: A network small enough that all rules take seconds; without dropout, so that a step is a pure function of its input.
-NETWORK = NetworkConfig(filters=4, levels=3, norm="instance", dropout_bottleneck=0.0, dropout_last=0.0)
+NETWORK = NetworkConfig.model_validate(
+    {"filters": 4, "levels": 3, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0}
+)
 PATCH = (16, 16, 16)
 CLASSES = 4
 STAGES = (0, 50, 99)  # steps of 100: the beginning, the middle and the end of training
@@ -37,7 +39,7 @@ class Result:
     message: str = ""
 
 
-class Violation(Exception):
+class ConformanceError(Exception):
     """A method breaks a rule; the message says how."""
 
 
@@ -48,11 +50,12 @@ class Subject:
     cls: type[Method]
     config: MethodConfig
 
-    def build(self, classes: int = CLASSES, seed: int = 0) -> Method:
-        """The method with fresh weights, in train mode."""
+    def build(self, classes: int = CLASSES, seed: int = 0, kind: str = NETWORK.name) -> Method:
+        """The method with fresh weights, in train mode; ``kind`` is the network the user would have chosen."""
+        chosen = NETWORK.model_copy(update={"name": kind})
 
         def network(init: Any = "default", *, in_channels: int = 1, kind: str | None = None) -> Any:
-            settings = NETWORK.model_copy(update={"name": kind}) if kind else NETWORK
+            settings = chosen.model_copy(update={"name": kind}) if kind else chosen
             return initialise(build_network(settings, in_channels, classes), init)
 
         torch.manual_seed(seed)
@@ -80,24 +83,25 @@ def progress(step: int) -> Progress:
 def step_loss(method: Method, batch: Batch, step: int, seed: int = 0) -> Tensor:
     """One seeded step's loss."""
     torch.manual_seed(seed)
-    return method(batch, progress(step)).loss
+    loss: Tensor = method(batch, progress(step)).loss
+    return loss
 
 
 def _train(method: Method, batch: Batch, steps: Sequence[int], rate: float) -> None:
     """Plain gradient descent without state of its own, so that the method's state is all there is."""
     for step in steps:
         method.zero_grad()
-        step_loss(method, batch, step, seed=step).backward()
+        torch.autograd.backward(step_loss(method, batch, step, seed=step))
         with torch.no_grad():
             for parameter in method.parameters():
                 if parameter.grad is not None:
-                    parameter -= rate * parameter.grad
+                    parameter.sub_(parameter.grad, alpha=rate)
         method.after_step(progress(step))
 
 
 def _demand(condition: bool, message: str) -> None:
     if not condition:
-        raise Violation(message)
+        raise ConformanceError(message)
 
 
 def _finite_step(method: Method, batch: Batch, step: int, case: str) -> None:
@@ -105,7 +109,7 @@ def _finite_step(method: Method, batch: Batch, step: int, case: str) -> None:
     loss = step_loss(method, batch, step)
     _demand(loss.ndim == 0, f"{case}: the loss has shape {tuple(loss.shape)}, not that of a scalar")
     _demand(bool(loss.isfinite()), f"{case}: the loss is {float(loss.detach())}")
-    loss.backward()
+    torch.autograd.backward(loss)
     bad = [n for n, p in method.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
     _demand(not bad, f"{case}: gradients that are not finite: {_first(bad)}")
     method.after_step(progress(step))
@@ -133,7 +137,7 @@ def every_parameter_learns(subject: Subject) -> None:
             method.zero_grad()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is not None):
                 loss = step_loss(method, subject.batch(), step)
-            loss.backward()
+            torch.autograd.backward(loss)
             for name, parameter in method.named_parameters():
                 # A bias before a normalisation has a gradient of zero by nature; a weight has not.
                 if parameter.grad is not None and (parameter.ndim < 2 or bool(parameter.grad.any())):
@@ -143,7 +147,7 @@ def every_parameter_learns(subject: Subject) -> None:
 
 
 class _Trap(Batch):
-    """A batch that notes every attribute asked for that a batch does not have, and serves one that looks like a label."""
+    """A batch that notes every attribute asked for that a batch has not, and serves one that looks like a label."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -177,7 +181,7 @@ def state_survives(subject: Subject) -> None:
     try:
         resumed.load_state_dict(torch.load(file, weights_only=True))
     except Exception as error:
-        raise Violation(f"the state does not load into a fresh method: {error}") from error
+        raise ConformanceError(f"the state does not load into a fresh method: {error}") from error
     for step in steps[2:]:
         first, second = (step_loss(m, batch, step, seed=step) for m in (uninterrupted, resumed))
         _demand(
@@ -208,7 +212,9 @@ def predictor_works(subject: Subject) -> None:
     _demand(torch.equal(first, second), "in eval mode the predictor gives two answers to one image")
     if getattr(predictor, "outputs_probabilities", False):
         total = first.sum(1)
-        _demand(torch.allclose(total, torch.ones_like(total), atol=1e-3), "the predictor's probabilities do not sum to 1")
+        _demand(
+            torch.allclose(total, torch.ones_like(total), atol=1e-3), "the predictor's probabilities do not sum to 1"
+        )
 
 
 def loss_falls(subject: Subject) -> None:
@@ -220,12 +226,14 @@ def loss_falls(subject: Subject) -> None:
         loss = step_loss(method, batch, middle)
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         method.after_step(progress(middle))
     first, last = losses[0], sum(losses[-4:]) / 4
     # A loss may be negative, so the fall is measured against its size.
-    _demand(first - last >= 0.2 * abs(first), f"over 24 steps on one batch the loss went from {first:.3f} to {last:.3f}")
+    _demand(
+        first - last >= 0.2 * abs(first), f"over 24 steps on one batch the loss went from {first:.3f} to {last:.3f}"
+    )
 
 
 def any_number_of_classes(subject: Subject) -> None:
@@ -270,11 +278,11 @@ _WAITING = {
 }
 
 
-class _Listener(TorchDispatchMode):
+class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operator that makes the host wait."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.heard: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -300,18 +308,20 @@ def no_synchronisation(subject: Subject) -> None:
         method = subject.build()
         with _Listener() as listener:
             loss = step_loss(method, batch, step)
-            loss.backward()
+            torch.autograd.backward(loss)
             method.after_step(progress(step))
         _demand(not listener.heard, f"the step waits for the device: {_first(sorted(set(listener.heard)))}")
         hollow = subject.build().to("meta")
         try:
-            step_loss(hollow, batch.to(torch.device("meta")), step).backward()
+            torch.autograd.backward(step_loss(hollow, batch.to(torch.device("meta")), step))
             hollow.after_step(progress(step))
         except (RuntimeError, NotImplementedError, TypeError) as error:
             # An operator that torch cannot run without data says nothing about the method.
             if "Meta kernel" in str(error) or "'Meta' backend" in str(error):
                 continue
-            raise Violation(f"the step reads a tensor's values, or keeps one outside its buffers: {error}") from error
+            raise ConformanceError(
+                f"the step reads a tensor's values, or keeps one outside its buffers: {error}"
+            ) from error
 
 
 Rule = Callable[[Subject], None]
@@ -342,14 +352,14 @@ def check_method(
     Returns:
         One result per rule, in order. An exception inside the method counts against the rule it came from.
     """
-    subject = Subject(method_class, config or method_class.Config())
+    subject = Subject(method_class, config or method_class.Config.preset("default"))
     results = []
     with torch.random.fork_rng(devices=[]):
         for rule in rules:
             try:
                 rule(subject)
                 results.append(Result(rule.__name__, True))
-            except Violation as violation:
+            except ConformanceError as violation:
                 results.append(Result(rule.__name__, False, str(violation)))
             except Exception as error:
                 results.append(Result(rule.__name__, False, f"{type(error).__name__}: {error}"))
@@ -359,5 +369,3 @@ def check_method(
 def rule_descriptions() -> dict[str, str]:
     """Rule name to the sentence that states it."""
     return {rule.__name__: (rule.__doc__ or "").strip().splitlines()[0] for rule in RULES}
-
-

@@ -20,7 +20,9 @@ class FixMatchConfig(MethodConfig):
 
     consistency_weight: float = Field(1.0, ge=0, description="weight of the unsupervised term")
     rampup: float = Field(0.0, ge=0, description="length of its ramp-up; below 1: a share of training, else epochs")
-    threshold: float = Field(0.95, ge=0, lt=1, description="a voxel's label counts where its probability is at least this")
+    threshold: float = Field(
+        0.95, ge=0, lt=1, description="a voxel's label counts where its probability is at least this"
+    )
     strength: float = Field(1.0, ge=0, le=1, description="strength of the intensity changes of the strong view")
     cutmix: bool = Field(True, description="paste a box of the next unlabelled patch into the strong view")
     decay: float = Field(0.999, ge=0, lt=1, description="momentum of the weights used for prediction")

@@ -39,9 +39,10 @@ class MagicNet(Method):
     Config = MagicNetConfig
     info = MethodInfo(
         title="MagicNet",
-        paper="Chen et al., MagicNet: Semi-Supervised Multi-Organ Segmentation via Magic-Cube Partition and Recovery, CVPR 2023",
+        paper="Chen et al., MagicNet: Semi-Supervised Multi-Organ Segmentation via Magic-Cube Partition and Recovery,"
+        " CVPR 2023",
         year=2023,
-        summary="cubes exchanged between labelled and unlabelled patches, and cubes seen alone that tell where they belong",
+        summary="cubes exchanged between labelled and unlabelled patches; cubes seen alone tell where they belong",
     )
     distribution: Tensor
 
@@ -50,9 +51,10 @@ class MagicNet(Method):
         self.settings = cast(MagicNetConfig, config)
         self.model = context.build_network("kaiming")
         self.teacher = EMATeacher(self.model)
-        # At the paper's cube of 32 voxels and five levels the encoder's map is 2 x 2 x 2, so the pooling below changes nothing.
+        # The paper's cube of 32 voxels gives an encoder map of 2 x 2 x 2, which the pooling below leaves as it is.
         deepest = 2 ** (self.model.levels - 1) if hasattr(self.model, "encode") else 1
-        width = 8 * deepest * self.model.head.in_channels
+        last = next(m for m in self.model.head.modules() if isinstance(m, nn.Conv3d))
+        width = 8 * deepest * last.in_channels
         self.location = nn.Sequential(
             nn.Linear(width, 2 * width),
             nn.BatchNorm1d(2 * width),
@@ -76,14 +78,12 @@ class MagicNet(Method):
         dice = sum(self._dice(each[:labelled], batch.label_l) for each in (z_cross, z_within))
         supervised = (self.supervised_loss(z[:labelled], batch.label_l) + dice) / 4
         consistency = self._dice(z_cross[labelled:], pseudo)
-        loss = (
-            supervised + self.settings.location_weight * location + self.consistency_weight(progress) * consistency
-        )
+        loss = supervised + self.settings.location_weight * location + self.consistency_weight(progress) * consistency
         parts = {"supervised": supervised, "location": location, "consistency": consistency}
         return StepOutput(loss, {name: part.detach() for name, part in parts.items()})
 
     def _across(self, cubes: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Logits after every cube was seen in another patch of the batch, at its own location, and its features came home."""
+        """Logits after every cube was seen in some patch of the batch, at its location, and its features came home."""
         there = torch.rand(cubes.shape[:2], device=cubes.device).argsort(0)
         mixed = from_cubes(exchange(cubes, there), grid)
         features = to_cubes(self.model.features(mixed), grid)
@@ -111,7 +111,7 @@ class MagicNet(Method):
         return logits.float(), functional.cross_entropy(guess, truth)
 
     def _pseudo_label(self, teacher: Tensor, alone: Tensor, progress: Progress) -> Tensor:
-        """(1 - omega) teacher + omega cubes, omega = share of the teacher's class, the largest class having 1 (eq. 7)."""
+        """(1 - omega) teacher + omega cubes, omega = share of the teacher's class, 1 for the largest."""
         blended = teacher
         if progress.step >= self.settings.blend_after:
             omega = (self.distribution / self.distribution.max().clamp(min=1e-8))[teacher.argmax(1)].unsqueeze(1)

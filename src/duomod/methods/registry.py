@@ -44,7 +44,9 @@ def load_method(name: str) -> type[Method]:
             try:
                 found = point.load()
             except Exception as error:
-                raise InputError(f"method '{name}' from the package entry point {point.value} is broken: {error}") from error
+                raise InputError(
+                    f"method '{name}' from the package entry point {point.value} is broken: {error}"
+                ) from error
             return _checked(found, name)
     known = method_names()
     raise InputError(f"unknown model '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")

@@ -26,8 +26,8 @@ class SimiS(RebalancedCPS):
     Config = SimiSConfig
     info = MethodInfo(
         title="SimiS",
-        paper="Chen et al., An Embarrassingly Simple Baseline for Imbalanced Semi-Supervised Learning, arXiv:2211.11086;"
-        " on cross pseudo-supervision as in Wang and Li (DHC), MICCAI 2023",
+        paper="Chen et al., An Embarrassingly Simple Baseline for Imbalanced Semi-Supervised Learning, 2022"
+        " (arXiv:2211.11086); on cross pseudo-supervision as in Wang and Li (DHC), MICCAI 2023",
         year=2022,
         summary="CPS whose pseudo-labels supplement each class by what it lacks to the most frequent",
     )

@@ -54,7 +54,7 @@ class Geometry(BaseModel):
         return z, y, x
 
     def matches(self, other: Geometry, tolerance: float = 1e-3) -> list[str]:
-        """Say in words where two geometries differ by more than ``tolerance`` (mm; for directions its absolute value)."""
+        """Say in words where two geometries differ by more than ``tolerance`` (mm; direction cosines)."""
         found = []
         for name in ("size", "spacing", "origin", "direction"):
             a, b = getattr(self, name), getattr(other, name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,11 +140,8 @@ class Store:
         An unlabelled case has the body only.
         """
         path = case_files(self.folder, case_id, self._record(case_id).role, False)["coords"]
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {int(key): stored[key].astype(np.int32) for key in stored.files}
-        except FileNotFoundError:
-            raise InputError(f"{path}: file not found; run duomod preprocess again") from None
+        with _explained(path), np.load(path, allow_pickle=False) as stored:
+            return {int(key): stored[key].astype(np.int32) for key in stored.files}
 
     def class_counts(self, case_ids: Iterable[str]) -> NDArray[np.int64]:
         """Voxels per class (C,), summed over the labelled ones of the given cases."""
@@ -161,13 +161,20 @@ class Store:
     def _mapped(self, case_id: str, kind: str) -> NDArray[Any]:
         record = self._record(case_id)
         path = case_files(self.folder, case_id, record.role, record.labelled)[kind]
-        try:
+        with _explained(path):
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise InputError(f"{path}: file not found; run duomod preprocess again") from None
-        except ValueError:
-            raise InputError(f"{path}: damaged; delete it and run duomod preprocess again") from None
         return array
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the ways in which reading an array file fails into a sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found; run duomod preprocess again") from None
+    except (ValueError, EOFError, BadZipFile, zlib.error):
+        raise InputError(f"{path}: damaged; delete it and run duomod preprocess again") from None
 
 
 def _records(rows: Any, index: Path) -> dict[str, CaseRecord]:

@@ -36,7 +36,7 @@ def draw(rng: np.random.Generator, config: AugmentConfig) -> Augmentation:
     gain, shift, gamma, noise = rng.uniform(-1, 1, 4)
     strength = config.intensity
     return Augmentation(
-        flip_x=bool(config.flip_x != "off" and flips[0] < 0.5),
+        flip_x=bool(config.flip_x != "none" and flips[0] < 0.5),
         flip_y=bool(config.flip_y and flips[1] < 0.5),
         affine=_rotation(angles, 1 / zoom) if use_affine else None,
         gain=1 + 0.3 * strength * gain,

@@ -8,13 +8,21 @@ from numpy.typing import NDArray
 Index3 = tuple[int, int, int]
 
 
-def corner_around(centre: Index3, shape: Index3, patch: Index3) -> Index3:
-    """Lower corner (voxels, z y x) of the patch centred on a voxel, moved inside the volume.
+def corner_around(
+    voxel: Index3, shape: Index3, patch: Index3, offset: tuple[float, float, float] = (0.5, 0.5, 0.5)
+) -> Index3:
+    """Lower corner (voxels, z y x) of the patch that has a voxel at a relative offset, moved inside the volume.
 
-    On an axis shorter than the patch the volume is centred in it, so that the corner is negative.
+    Args:
+        voxel: z y x.
+        shape: Volume, voxels.
+        patch: Patch, voxels.
+        offset: Where in the patch the voxel lies, per axis from 0 to 1; 0.5 is the centre. On an axis shorter than the
+            patch the volume is centred in it instead, so that the corner is negative.
     """
     return _triple(
-        min(max(c - p // 2, 0), s - p) if s >= p else -((p - s) // 2) for c, s, p in zip(centre, shape, patch, strict=True)
+        min(max(v - min(int(o * p), p - 1), 0), s - p) if s >= p else -((p - s) // 2)
+        for v, s, p, o in zip(voxel, shape, patch, offset, strict=True)
     )
 
 

@@ -45,7 +45,8 @@ class Crop:
         if centres and rng.random() < share:
             voxels = centres[int(rng.integers(len(centres)))]
             z, y, x = voxels[int(rng.integers(len(voxels)))]
-            return corner_around((int(z), int(y), int(x)), shape, self.patch)
+            a, b, c = 0.5 + self.sampling.jitter * (rng.random(3) - 0.5)
+            return corner_around((int(z), int(y), int(x)), shape, self.patch, (float(a), float(b), float(c)))
         margin = self.sampling.small_axis_margin
         return random_corner(rng, shape, self.patch, margin)
 

@@ -1,8 +1,9 @@
 """Class weights that any method can switch on: rarer classes weigh more in the supervised losses.
 
-The weights follow the class distribution that the method itself predicts on unlabelled patches. They are kept here, outside
-the methods: every few steps the method's predictor looks at the step's unlabelled patches in eval mode. No method has to
-know of it, and a plug-in gets it for nothing. The cost is one forward pass of the predictor in ``INTERVAL`` steps.
+The weights follow the class distribution that the method itself predicts on unlabelled patches. They are kept here,
+outside the methods: every few steps the method's predictor looks at the step's unlabelled patches in eval mode. No
+method has to know of it, and a plug-in gets it for nothing. The cost is one forward pass of the predictor in
+``INTERVAL`` steps.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class ClassWeights(nn.Module):
     """Running class distribution and the loss weights that follow from it.
 
     Args:
-        rule: ``rlm``: shares of the mean probability, weights of METHODS 4.2 c with floor 0.2. ``dhc``: shares of the hard
-            predictions, DistDW weights of METHODS 4.5 (the most frequent class gets 0).
+        rule: ``rlm``: shares of the mean probability, weights of METHODS 4.2 c with floor 0.2. ``dhc``: shares of the
+            hard predictions, DistDW weights of METHODS 4.5 (the most frequent class gets 0).
         initial: (C,) the labelled volumes' class shares.
     """
 

@@ -14,8 +14,8 @@ def clipped_gaussian(x: Tensor, sigma: float, clip: float) -> Tensor:
 def strong_intensity(x: Tensor, strength: float = 1.0) -> Tensor:
     """Change the intensities of every patch strongly; geometry, and so the label, stays as it is.
 
-    Per patch, in this order: gamma curve, contrast about the patch's mean, brightness, Gaussian noise, and an inversion-free
-    smooth multiplicative field (trilinear, from a 4x4x4 grid). Amplitudes at ``strength`` 1: gamma in [0.5, 2], contrast in
+    Per patch, in this order: gamma curve, contrast about the patch's mean, brightness, Gaussian noise, and a smooth
+    multiplicative field (trilinear, from a 4x4x4 grid). Amplitudes at ``strength`` 1: gamma in [0.5, 2], contrast in
     [0.5, 1.5], brightness +-0.2, noise sigma up to 0.1, field in [0.7, 1.3].
 
     Args:

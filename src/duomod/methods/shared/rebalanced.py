@@ -14,13 +14,17 @@ from duomod.methods.shared.two_networks import TwoNetworks
 
 
 class RebalancedConfig(MethodConfig):
-    """Settings of SimiS and CReST. ``reference``: their adaptation to segmentation by Wang and Li (DHC, MICCAI 2023)."""
+    """Settings of SimiS and CReST. ``reference``: their adaptation to segmentation in DHC (Wang and Li, 2023)."""
 
     weighted: Literal["pseudo", "all"] = Field(
-        "pseudo", description="pseudo: re-balance the pseudo-labels (the papers); all: the supervised loss as well (DHC)"
+        "pseudo",
+        description="pseudo: re-balance the pseudo-labels (the papers); all: also the supervised loss (DHC)",
     )
     momentum: float = Field(
-        1.0, ge=0, le=1, description="of the class weights; 1: from the labelled scans (the papers), below: follow predictions"
+        1.0,
+        ge=0,
+        le=1,
+        description="of the weights; 1: those of the labelled scans (the papers); less: follow predictions",
     )
     counted: Literal["all", "unlabelled"] = Field("unlabelled", description="predictions that the weights follow")
 
@@ -30,7 +34,7 @@ class RebalancedConfig(MethodConfig):
 class RebalancedCPS(TwoNetworks):
     """CPS with one weight per class and network. A subclass says how weights follow from class counts."""
 
-    Config = RebalancedConfig
+    Config: ClassVar[type[MethodConfig]] = RebalancedConfig
     weights_a: Tensor
     weights_b: Tensor
 
@@ -58,9 +62,7 @@ class RebalancedCPS(TwoNetworks):
         everywhere = self.settings.weighted == "all"
         supervised = self.supervised_loss(
             za[:labelled], batch.label_l, wa if everywhere else None, wa if everywhere else None
-        ) + self.supervised_loss(
-            zb[:labelled], batch.label_l, wb if everywhere else None, wb if everywhere else None
-        )
+        ) + self.supervised_loss(zb[:labelled], batch.label_l, wb if everywhere else None, wb if everywhere else None)
         pseudo = _weighted_mean_ce(za, yb, wa) + _weighted_mean_ce(zb, ya, wb)
         loss = supervised + self.consistency_weight(progress) * pseudo
         parts = {"supervised": supervised.detach(), "cps": pseudo.detach(), "weight_max": self.weights_a.max()}

@@ -34,7 +34,8 @@ class EMATeacher(nn.Module):
             copy_buffers: Also copy the buffers (running statistics of batch normalisation) as they are; otherwise they
                 stay the teacher's own.
         """
-        teacher, target = list(self.network.parameters()), list(student.parameters())
+        teacher: list[Tensor] = list(self.network.parameters())
+        target: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(teacher, target, 1.0 - decay)
         if copy_buffers:
             for own, theirs in zip(self.network.buffers(), student.buffers(), strict=True):

@@ -1,0 +1,92 @@
+"""DST: pseudo-labels are made by one head and learned by another; a worst-case head keeps the features honest."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.shared.two_networks import MeanLogits, TwoNetworks
+from duomod.networks.vnet_decoupled import reversal_strength
+
+
+class DSTConfig(MethodConfig):
+    """Settings of DST."""
+
+    confidence: float = Field(0.95, ge=0, lt=1, description="pseudo-labels below it do not count")
+    pupils: Literal["pseudo", "main"] = Field(
+        "pseudo",
+        description="pseudo: main heads make the pseudo-labels, pseudo heads learn them (the paper); main: the reverse,"
+        " in which nothing trains the pseudo heads",
+    )
+    labelled_share: float = Field(2.0, ge=0, description="weight of the labelled half of the worst-case loss")
+
+    reference: ClassVar[Any] = {**MethodConfig.reference, "pupils": "main"}
+
+
+class DST(TwoNetworks):
+    """L = Lsup(main A) + Lsup(main B) + w(e) [pseudo-labels across the networks + worst case of both] (METHODS 4.8)."""
+
+    Config = DSTConfig
+    info = MethodInfo(
+        title="DST",
+        paper="Chen et al., Debiased Self-Training for Semi-Supervised Learning, NeurIPS 2022;"
+        " across two networks as in Wang and Li (DHC), MICCAI 2023",
+        year=2022,
+        summary="pseudo-labels of the main heads train separate heads; an adversarial head bounds their bias",
+    )
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super(TwoNetworks, self).__init__(config, context)
+        self.settings = cast(DSTConfig, config)
+        self.A = context.build_network("kaiming", kind="vnet_decoupled")
+        self.B = context.build_network("xavier", kind="vnet_decoupled")
+        if self.settings.pupils == "main":
+            for network in (self.A, self.B):
+                network.decoder_pseudo.requires_grad_(False)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        labelled = len(batch.image_l)
+        x = torch.cat([batch.image_l, batch.unlabelled()])
+        reversal = reversal_strength(progress.step)
+        main_a, pseudo_a, worst_a = (z.float() for z in self.A.branches(x, reversal))
+        main_b, pseudo_b, worst_b = (z.float() for z in self.B.branches(x, reversal))
+        supervised = self.supervised_loss(main_a[:labelled], batch.label_l) + self.supervised_loss(
+            main_b[:labelled], batch.label_l
+        )
+        if self.settings.pupils == "pseudo":
+            cps = self._taught(pseudo_a, main_b) + self._taught(pseudo_b, main_a)
+        else:
+            cps = self._taught(main_a, pseudo_b) + self._taught(main_b, pseudo_a)
+        worst = self._worst_case(main_a, worst_a, labelled) + self._worst_case(main_b, worst_b, labelled)
+        loss = supervised + self.consistency_weight(progress) * (cps + worst)
+        parts = {"supervised": supervised.detach(), "cps": cps.detach(), "worst_case": worst.detach()}
+        return StepOutput(loss, parts)
+
+    def _taught(self, pupil: Tensor, teacher: Tensor) -> Tensor:
+        """Cross-entropy with the teacher's class, averaged over voxels where it is confident."""
+        confidence, target = teacher.detach().softmax(1).max(1)
+        sure = (confidence > self.settings.confidence).float()
+        if self.settings.pupils == "pseudo":
+            # Before any voxel is sure, all count: else the pseudo head would have no gradient and stay random.
+            sure = torch.where(sure.amax() > 0, sure, 1.0)
+        loss = functional.cross_entropy(pupil, target, reduction="none")
+        return (loss * sure).sum() / (sure.sum() + 1e-8)
+
+    def _worst_case(self, main: Tensor, worst: Tensor, labelled: int) -> Tensor:
+        """2 CE(worst_L, argmax main_L) + NLL(ln min(1 - p_worst,U + 1e-6, 1), argmax main_U).
+
+        The worst head agrees with the main one on labelled patches and errs as often as it can on the others. The
+        encoder gets the reversed gradient and so avoids features that allow this.
+        """
+        predicted = main.detach().argmax(1)
+        agrees = functional.cross_entropy(worst[:labelled], predicted[:labelled])
+        wrong = (1 - worst[labelled:].softmax(1) + 1e-6).clamp(max=1).log()
+        return self.settings.labelled_share * agrees + functional.nll_loss(wrong, predicted[labelled:])
+
+    def predictor(self) -> MeanLogits:
+        return MeanLogits(self.A, self.B)

@@ -1,0 +1,31 @@
+"""DuoMod-Net without feature modulation: RLM alone, to see what each half does."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from duomod.methods.base import MethodInfo
+from duomod.methods.duomodnet import Direction, DuoModNet, DuoModNetConfig
+
+
+class DuoModNetRLMConfig(DuoModNetConfig):
+    """Settings of DuoMod-Net with DAFR switched off."""
+
+    direction: Direction = Field("none", description="which predicted classes DAFR expands")
+
+    reference: ClassVar[Any] = {**DuoModNetConfig.reference, "direction": "none"}
+
+
+class DuoModNetRLM(DuoModNet):
+    """RLM on cross pseudo-supervision (METHODS 4.2 c and d)."""
+
+    Config = DuoModNetRLMConfig
+    accepts_class_weights = False
+    info = MethodInfo(
+        title="DuoMod-Net (RLM only)",
+        paper="DuoMod-Net (reference implementation WayneBo98/DuoMod-Net), ablation without DAFR",
+        year=2025,
+        summary="CPS with losses re-weighted by class distribution; features as they are",
+    )

@@ -1,0 +1,163 @@
+"""SLC-Net: a second network sees the first one's probabilities; both see differently transformed intensities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from duomod.losses.dice import one_hot
+from duomod.losses.ramps import sigmoid_rampup
+from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.shared.noise import clipped_gaussian
+
+#: Control points of the intensity curves in [-1, 1]; the first is the identity.
+_CURVES = (
+    ((-1, -1), (-1, -1), (1, 1), (1, 1)),
+    ((-1, -1), (-0.5, 0.5), (0.5, -0.5), (1, 1)),
+    ((-1, -1), (-0.75, 0.75), (0.75, -0.75), (1, 1)),
+)
+_ENTRIES = 4096
+
+
+class SLCNetConfig(MethodConfig):
+    """Settings of SLC-Net."""
+
+    noise: float = Field(
+        0.1, ge=0, description="standard deviation of the second network's and the passes' input noise"
+    )
+    noise_clip: float = Field(0.05, ge=0)
+    passes: int = Field(8, ge=1, description="noisy passes of the first network that measure its uncertainty")
+    blocks: int = Field(1, ge=1, description="the Dice is that of n^3 blocks of the patch; the paper offers 4")
+    white_to_black: bool = Field(False, description="the second network's input turns the value 1 into 0")
+    softmax_twice: bool = Field(False, description="the mean probability goes through another softmax at prediction")
+    published_optimizer: bool = Field(False, description="weight decay 1e-4 and no Nesterov momentum for both networks")
+
+    reference: ClassVar[Any] = {
+        **MethodConfig.reference,
+        "white_to_black": True,
+        "softmax_twice": True,
+        "published_optimizer": True,
+    }
+
+
+class Ensemble(nn.Module):
+    """(softmax A(x) + softmax B([x, 1 - softmax A(x)])) / 2: probabilities (B, C, D, H, W)."""
+
+    def __init__(self, a: nn.Module, b: nn.Module, outputs_probabilities: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.outputs_probabilities = a, b, outputs_probabilities
+
+    def forward(self, x: Tensor) -> Tensor:
+        first: Tensor = self.a(x).float().softmax(1)
+        second: Tensor = self.b(torch.cat([x, (1 - first).to(x.dtype)], dim=1)).float().softmax(1)
+        return (first + second) / 2
+
+
+class SLCNet(Method):
+    """L = sum of both [(CE + Dice)/2 on labels + w(e) CE with the other's pseudo-labels] (METHODS 4.12)."""
+
+    Config = SLCNetConfig
+    info = MethodInfo(
+        title="SLC-Net",
+        paper="Liu et al., Semi-supervised Medical Image Segmentation Using Cross-Model Pseudo-Supervision with Shape"
+        " Awareness and Local Context Constraints, MICCAI 2022",
+        year=2022,
+        summary="two networks, the second of which sees the first one's probabilities, on different intensity curves",
+    )
+    curves: Tensor
+
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.settings = cast(SLCNetConfig, config)
+        self.A = context.build_network("default")
+        self.B = context.build_network("default", in_channels=1 + context.num_classes)
+        self.register_buffer("curves", torch.stack([_table(points) for points in _CURVES]), persistent=False)
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        settings, labelled = self.settings, len(batch.image_l)
+        x = torch.cat([batch.image_l, batch.unlabelled()])
+        first = self._transformed(x)
+        second = self._transformed(x)
+        if settings.white_to_black:
+            second = torch.where(second == 1, 0.0, second)
+        za = self.A(first).float()
+        told = 1 - za.detach().softmax(1)
+        zb = self.B(torch.cat([clipped_gaussian(second, settings.noise, settings.noise_clip), told], dim=1)).float()
+        supervised = self._supervised(za[:labelled], batch.label_l) + self._supervised(zb[:labelled], batch.label_l)
+        sure = self._sure(first[labelled:], progress)
+        za_u, zb_u = za[labelled:], zb[labelled:]
+        by_b = functional.cross_entropy(za_u, zb_u.detach().argmax(1))
+        loss_b = functional.cross_entropy(zb_u, za_u.detach().argmax(1), reduction="none")
+        cps = by_b + (loss_b * sure).sum() / (sure.sum() + 1e-8)
+        loss = supervised + self.consistency_weight(progress) * cps
+        return StepOutput(loss, {"supervised": supervised.detach(), "cps": cps.detach(), "sure": sure.mean()})
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        """Each patch through a curve of its own: the identity with probability 0.4, each of the others with 0.3."""
+        r = torch.rand(len(x), 1, 1, 1, 1, device=x.device)
+        curve = (r > 0.4).long() + (r > 0.7).long()
+        position = x.clamp(0, 1) * (_ENTRIES - 1)
+        below = position.long().clamp(max=_ENTRIES - 2)
+        cell = curve * _ENTRIES + below
+        bent = torch.lerp(self.curves.take(cell), self.curves.take(cell + 1), position - below)
+        return torch.where(curve == 0, x, bent)
+
+    def _supervised(self, logits: Tensor, label: Tensor) -> Tensor:
+        """0.5 (CE + Dice)."""
+        ce_weight, dice_weight = self.switched_on_weights()
+        return 0.5 * (functional.cross_entropy(logits, label, ce_weight) + self._dice(logits, label, dice_weight))
+
+    def _dice(self, logits: Tensor, label: Tensor, weight: Tensor | None) -> Tensor:
+        """1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e), e = 1e-5, per class and block over the batch."""
+        p, y = logits.softmax(1), one_hot(label, self.num_classes)
+        both, squares, truth, pushed = (self._block_sums(v) for v in (p * y, p * p, y, p.detach() * p))
+        loss = 1 - (2 * both + 1e-5) / (squares + truth + 1e-5)
+        w = logits.new_ones(self.num_classes) if weight is None else weight
+        if self.config.absent_class == "constant":
+            return (w[:, None] * loss).mean()
+        present = truth > 0
+        absent = pushed * (loss.shape[1] / label.numel())
+        return (w[:, None] * torch.where(present, loss, absent)).sum() / present.sum()
+
+    def _block_sums(self, v: Tensor) -> Tensor:
+        """(B, C, D, H, W) to sums (C, blocks)."""
+        size = [math.ceil(length / self.settings.blocks) for length in v.shape[2:]]
+        return functional.avg_pool3d(v.sum(0), size, ceil_mode=True, divisor_override=1).flatten(1)
+
+    @torch.no_grad()
+    def _sure(self, image: Tensor, progress: Progress) -> Tensor:
+        """Where the first network's noisy passes have little entropy: float (B, D, H, W)."""
+        total = torch.zeros((), device=image.device)
+        for _ in range(self.settings.passes):
+            noisy = clipped_gaussian(image, self.settings.noise, self.settings.noise_clip)
+            total = total + self.A(noisy).float().softmax(1)
+        mean = total / self.settings.passes
+        entropy = -(mean * (mean + 1e-6).log()).sum(1)
+        # the paper's threshold, ln 2 for any number of classes
+        limit = (0.75 + 0.25 * sigmoid_rampup(progress.step, progress.total_steps)) * math.log(2)
+        return (entropy < limit).float()
+
+    def parameter_groups(self, optim: Any) -> list[dict[str, Any]]:
+        extra = {"weight_decay": 1e-4, "nesterov": False} if self.settings.published_optimizer else {}
+        return [{**group, **extra} for group in super().parameter_groups(optim)]
+
+    def predictor(self) -> nn.Module:
+        return Ensemble(self.A, self.B, outputs_probabilities=not self.settings.softmax_twice)
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        return {"A": self.A, "B": self.B}
+
+
+def _table(points: Sequence[tuple[float, float]]) -> Tensor:
+    """A cubic Bezier curve as a monotone table: y at evenly spaced x in [0, 1]; both coordinates are sorted."""
+    t = np.linspace(0.0, 1.0, 10_000)
+    powers = np.stack([math.comb(3, i) * t ** (3 - i) * (1 - t) ** i for i in range(4)])
+    x, y = (np.sort(axis) for axis in np.array(points, dtype=np.float64).T @ powers)
+    return torch.from_numpy(np.interp(np.linspace(-1, 1, _ENTRIES), x, y) / 2 + 0.5).float()
