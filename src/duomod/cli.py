@@ -235,6 +235,98 @@ def predict(
     )
 
 
+@command("evaluate", "duomod evaluate --pred_path predictions/ --gt_path labelsTs/ --output_csv result.csv")
+def evaluate(
+    folders: Annotated[list[Path] | None, typer.Argument(help="PREDICTIONS TRUTH, instead of the two options.")] = None,
+    pred_path: Annotated[Path | None, typer.Option("--pred_path", help="Predicted label maps.")] = None,
+    gt_path: Annotated[Path | None, typer.Option("--gt_path", help="True label maps with the same names.")] = None,
+    output_csv: Annotated[
+        Path | None, typer.Option("--output_csv", help="Result table, .csv or .xlsx. Default: beside the predictions.")
+    ] = None,
+    num_classes: NumClasses = None,
+    dataset: Dataset = None,
+    metrics: Annotated[
+        str, typer.Option("--metrics", help="Separated by commas: dice, iou, asd, hd95, hd, nsd, ...")
+    ] = "dice,asd",
+    asd: Annotated[
+        str, typer.Option("--asd", help="Variant of ASD: assd (symmetric, mm), ... itk_average_hausdorff (the reference's).")
+    ] = "assd",
+    protocol: Annotated[str, typer.Option("--protocol", help="default, or dhc (voxels of a 72x144x144 grid).")] = "default",
+    empty_policy: Annotated[
+        str, typer.Option("--empty_policy", help="What an organ absent from truth, prediction or both counts.")
+    ] = "default",
+    tolerance: Annotated[float, typer.Option("--tolerance", min=0.0, help="Tolerance of NSD in mm.")] = 2.0,
+    workers: Workers = 2,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow_missing", help="Score a case without prediction as all-missed.")
+    ] = False,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="List of the cases to score, one id a line, e.g. splits/test.txt.")
+    ] = None,
+) -> None:
+    """Score label maps against the truth: Dice and average symmetric surface distance in mm, and more."""
+    from duomod.evaluation.evaluate import run_evaluate
+
+    given = list(folders or [])
+    if len(given) == 2 and pred_path is None and gt_path is None:
+        pred_path, gt_path = given
+    elif given:
+        raise InputError("give both folders, PREDICTIONS and TRUTH, or the options --pred_path and --gt_path")
+    if pred_path is None or gt_path is None:
+        raise InputError("give the predictions (--pred_path) and the truth (--gt_path)")
+    finish(
+        run_evaluate(
+            pred_path,
+            gt_path,
+            output_csv=output_csv,
+            num_classes=num_classes,
+            dataset=dataset,
+            metrics=metrics.split(","),
+            asd=asd,
+            protocol=protocol,
+            empty_policy=empty_policy,
+            tolerance_mm=tolerance,
+            workers=workers,
+            allow_missing=allow_missing,
+            cases=_case_list(cases),
+        )
+    )
+
+
+@command("aggregate", "duomod aggregate --method_base_dir logs/amos/duomodnet")
+def aggregate(
+    method_base_dir: Annotated[Path, typer.Option("--method_base_dir", help="Folder with a folder per seed.")],
+    seed_pattern: Annotated[str, typer.Option("--seed_pattern", help="Which of its folders are seeds.")] = "seed_*",
+    results_filename: Annotated[str, typer.Option("--results_filename", help="Result table in each.")] = "result",
+    aggregated_csv_output: Annotated[
+        Path | None, typer.Option("--aggregated_csv_output", help="Per-case metrics averaged over seeds.")
+    ] = None,
+    summary_output: Annotated[Path | None, typer.Option("--summary_output", help="The summary as text.")] = None,
+    min_seeds: Annotated[int, typer.Option("--min_seeds", min=1)] = 2,
+    dataset: Dataset = None,
+    ddof: Annotated[int, typer.Option("--ddof", min=0, max=1, help="1: sample standard deviation; 0: population.")] = 1,
+    group_table: Annotated[
+        Path | None, typer.Option("--group_table", help="Table of cases (scanner, modality, ...) to group by.")
+    ] = None,
+) -> None:
+    """Average a method's results over its seeds: mean ± std per class, over the foreground and over the tail."""
+    from duomod.evaluation.aggregate import run_aggregate
+
+    finish(
+        run_aggregate(
+            method_base_dir,
+            seed_pattern=seed_pattern,
+            results_filename=results_filename,
+            aggregated_csv_output=aggregated_csv_output,
+            summary_output=summary_output,
+            min_seeds=min_seeds,
+            dataset=dataset,
+            ddof=ddof,
+            group_table=group_table,
+        )
+    )
+
+
 @command("phantom", "duomod phantom phantom_raw --cases 12 --seed 0 --preset tiny")
 def phantom(
     out: Annotated[Path, typer.Argument(help="Where the data set goes (AMOS layout).")],
@@ -282,6 +374,14 @@ def demo(
     from duomod.experiments.demo import run_demo
 
     finish(run_demo(output, gpu=gpu, max_epochs=epochs))
+
+
+def _case_list(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    from duomod.datasets.splits import read_list
+
+    return read_list(path)
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

@@ -40,6 +40,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        # A failed write names no file; people need to know which disk is full.
+        error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

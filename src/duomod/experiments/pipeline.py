@@ -245,9 +245,17 @@ def _predict(config: PipelineConfig, entry: MethodEntry, run: Path) -> None:
         method=entry.name,
         dataset=entry.task,
         num_classes=config.num_classes,
-        split=config.split,
+        split=config.split if entry.npy_path else None,
         overlap=config.overlap,
     )
+
+
+def _listed_cases(config: PipelineConfig, entry: MethodEntry) -> tuple[str, ...] | None:
+    from duomod.datasets.splits import read_list
+
+    if config.split is None or entry.npy_path is None:
+        return None
+    return read_list(entry.npy_path.parent / "splits" / f"{config.split}.txt")
 
 
 def _evaluate(config: PipelineConfig, entry: MethodEntry, run: Path) -> None:
@@ -260,7 +268,7 @@ def _evaluate(config: PipelineConfig, entry: MethodEntry, run: Path) -> None:
         num_classes=config.num_classes,
         dataset=entry.task,
         workers=config.workers,
-        only_predicted=config.split is not None,
+        cases=_listed_cases(config, entry),
     )
 
 

@@ -222,7 +222,7 @@ def loss_falls(subject: Subject) -> None:
     method, batch = subject.build(), subject.batch()
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
     middle, losses = 50, []
-    for _ in range(24):
+    for _ in range(16):
         loss = step_loss(method, batch, middle)
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
@@ -231,9 +231,7 @@ def loss_falls(subject: Subject) -> None:
         method.after_step(progress(middle))
     first, last = losses[0], sum(losses[-4:]) / 4
     # A loss may be negative, so the fall is measured against its size.
-    _demand(
-        first - last >= 0.2 * abs(first), f"over 24 steps on one batch the loss went from {first:.3f} to {last:.3f}"
-    )
+    _demand(first - last >= 0.2 * abs(first), f"in 16 steps on one batch the loss went from {first:.3f} to {last:.3f}")
 
 
 def any_number_of_classes(subject: Subject) -> None:

@@ -19,7 +19,7 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.methods.base import Method, MethodContext
 from duomod.methods.registry import load_method, load_plugin
-from duomod.networks.registry import build_network
+from duomod.networks.registry import build_network, published_as_vnet
 from duomod.networks.vnet import initialise, settings_from_state
 from duomod.workspace import atomic_path
 
@@ -117,11 +117,10 @@ def model_info(path: Path, content: dict[str, Any], published: Published = Publi
             return ModelInfo.model_validate(json.loads(content[INFO_KEY]))
         except (ValidationError, ValueError, TypeError) as error:
             raise InputError(f"{path}: its description of the model is damaged ({error})") from None
-    guess = "cps" if "A" in content else "uamt" if "ema_model" in content else "supervised"
     try:
-        state = next(value for value in content.values() if isinstance(value, dict))
+        guess, state = published_as_vnet({key: value for key, value in content.items() if isinstance(value, dict)})
         settings = settings_from_state(state)
-    except (KeyError, StopIteration):
+    except (KeyError, StopIteration, AttributeError):
         raise InputError(f"{path}: the weights are not those of a V-Net that duomod knows") from None
     num_classes = int(settings.pop("num_classes"))
     settings.pop("in_channels")

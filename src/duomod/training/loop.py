@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from duomod.methods.base import Method, Progress
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, batches
 from duomod.seeding import torch_seed
-from duomod.training.checkpoint import RESUME_KEY, ModelInfo, save_checkpoint
+from duomod.training.checkpoint import ModelInfo, save_checkpoint
 from duomod.training.optim import build_optimizer, learning_rate
 from duomod.training.precision import autocast
 from duomod.training.trackers import Trackers
@@ -235,8 +236,5 @@ def stop_requests() -> Iterator[StopRequest]:
 
 def resume_command() -> str:
     """The command line that was typed, with ``--resume``."""
-    arguments = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
-    return " ".join(arguments)
-
-
-__all__ = ["Interrupted", "Run", "State", "fit"]
+    kept = [argument for argument in sys.argv if argument not in ("--overwrite", "--resume")]
+    return shlex.join([*kept, "--resume"])

@@ -1,0 +1,331 @@
+"""One method over its seeds: mean ± std, tail averages, and per-case values averaged over seeds for paired tests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from duomod.console import out, say
+from duomod.datasets.spec import load_spec
+from duomod.errors import InputError
+from duomod.evaluation.naming import numbered
+from duomod.evaluation.results import (
+    FloatArray,
+    ResultTable,
+    build_frame,
+    metric_record,
+    read_frame,
+    read_result,
+    write_frame,
+)
+from duomod.evaluation.texts import summary_text
+from duomod.workspace import write_json, write_text
+
+AVERAGING = "classes within a case first, then cases, then seeds; undefined values are left out"
+WORST_CASES = 5
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Record):
+    """Mean and standard deviation over seeds, in the metric's own unit."""
+
+    mean: float
+    std: float
+
+
+class MetricSummary(_Record):
+    """One metric: per class, over the foreground, over the tail; quartiles of the foreground mean over cases."""
+
+    metric: dict[str, Any]
+    per_class: tuple[Spread, ...]
+    foreground: Spread
+    tail: Spread | None
+    quartiles: tuple[float, float, float] | None
+
+
+class GroupSummary(_Record):
+    """The foreground means of the cases that share a value in a table of cases."""
+
+    column: str
+    value: str
+    cases: int
+    foreground: dict[str, Spread]
+
+
+class Summary(_Record):
+    """What :func:`run_aggregate` found; ``metrics`` by column prefix (``Dice``, ``ASD``)."""
+
+    base: str
+    seeds: tuple[str, ...]
+    cases: tuple[str, ...]
+    classes: tuple[str, ...]
+    tail_classes: tuple[str, ...]
+    metrics: dict[str, MetricSummary]
+    ddof: int
+    averaging: str = AVERAGING
+    conventions: dict[str, Any]
+    organs: dict[str, dict[str, int]]
+    missing: tuple[str, ...]
+    groups: tuple[GroupSummary, ...] = ()
+    worst_cases: tuple[tuple[str, str], ...] = ()
+
+
+def mean_defined(values: FloatArray, axis: int) -> FloatArray:
+    """Mean of the defined (finite) values along an axis; NaN where there is none."""
+    found = np.isfinite(values)
+    count = found.sum(axis)
+    total = np.where(found, values, 0.0).sum(axis)
+    result: FloatArray = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return result
+
+
+def _spread(per_seed: FloatArray, ddof: int) -> Spread:
+    """Mean and std over the seeds in which a value is defined; the std of fewer than ddof + 1 seeds is NaN."""
+    values = per_seed[np.isfinite(per_seed)]
+    mean = float(values.mean()) if values.size else float("nan")
+    std = float(values.std(ddof=ddof)) if values.size > ddof else float("nan")
+    return Spread(mean=mean, std=std)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def find_results(base: Path, seed_pattern: str, results_filename: str, min_seeds: int) -> tuple[dict[str, ResultTable], list[str]]:
+    """Read the result table of every seed folder.
+
+    Returns:
+        Tables by seed folder name, and sentences about seeds without one.
+
+    Raises:
+        InputError: no such folder, fewer than ``min_seeds`` results, or results that cannot be read.
+    """
+    if not base.is_dir():
+        raise InputError(f"{base}: no such folder; give the folder that holds seed_0, seed_1, ...")
+    folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=_natural)
+    stem = results_filename.removesuffix(".csv").removesuffix(".xlsx")
+    tables: dict[str, ResultTable] = {}
+    missing, problems = [], []
+    for folder in folders:
+        source = next((folder / f"{stem}{end}" for end in (".csv", ".xlsx") if (folder / f"{stem}{end}").is_file()), None)
+        if source is None:
+            missing.append(f"{folder.name} has no {stem}.csv or {stem}.xlsx")
+            continue
+        try:
+            tables[folder.name] = read_result(source)
+        except InputError as error:
+            problems += error.problems
+    if len(tables) + len(problems) < min_seeds:
+        found = ", ".join(tables) or "none"
+        problems.append(
+            f"{base}: {min_seeds} seeds are needed (--min_seeds), {len(tables)} found ({found})"
+            + (f"; {'; '.join(missing)}" if missing else f"; no folder matches '{seed_pattern}'" if not folders else "")
+        )
+    problems += _incompatible(tables)
+    if problems:
+        raise InputError(problems)
+    return tables, missing
+
+
+def _incompatible(tables: dict[str, ResultTable]) -> list[str]:
+    """Seeds whose tables must not be averaged: other metrics, other classes, other conventions."""
+    problems = []
+    seeds = list(tables)
+    for seed in seeds[1:]:
+        first, other = tables[seeds[0]], tables[seed]
+        if list(first.values) != list(other.values) or first.num_foreground != other.num_foreground:
+            problems.append(
+                f"{other.path}: has {', '.join(other.values)} of {other.num_foreground} classes, but {first.path} has"
+                f" {', '.join(first.values)} of {first.num_foreground}; evaluate both in the same way"
+            )
+        if first.info and other.info and first.info.conventions != other.info.conventions:
+            names = [k for k, v in first.info.conventions.items() if other.info.conventions.get(k) != v]
+            problems.append(f"{other.path}: other conventions than {first.path} ({', '.join(names)}); evaluate again")
+    return problems
+
+
+def summarise(
+    base: Path,
+    tables: dict[str, ResultTable],
+    *,
+    dataset: str | None = None,
+    ddof: int = 1,
+    missing: Sequence[str] = (),
+    group_table: Path | None = None,
+) -> tuple[Summary, dict[str, FloatArray]]:
+    """Average tables over seeds.
+
+    Returns:
+        The summary, and per metric the values (cases, classes) averaged over seeds, in the order of ``summary.cases``.
+    """
+    first = next(iter(tables.values()))
+    info = first.info
+    classes, tail = numbered(first.num_foreground + 1), ()
+    if dataset is not None:
+        spec = load_spec(dataset)
+        if spec.num_classes != first.num_foreground + 1:
+            raise InputError(f"{first.path}: has {first.num_foreground} organs, but {spec.name} has {spec.num_classes - 1}")
+        classes, tail = spec.classes, spec.tail_classes  # type: ignore[assignment]
+    elif info is not None:
+        classes, tail = info.classes, info.tail_classes  # type: ignore[assignment]
+    cases = tuple(sorted({case for table in tables.values() for case in table.cases}))
+    notes = list(missing)
+    for seed, table in tables.items():
+        lacking = [case for case in cases if case not in table.cases]
+        if lacking:
+            notes.append(f"{seed} has no {', '.join(lacking)}")
+    stacked = {column: _stack(tables, column, cases) for column in first.values}
+    tail_index = [classes.index(name) - 1 for name in tail]
+    metrics = {}
+    for column, values in stacked.items():
+        per_case = mean_defined(values, axis=2)
+        over_cases = mean_defined(per_case, axis=1)
+        tail_mean = mean_defined(mean_defined(values[:, :, tail_index], axis=2), axis=1) if tail_index else None
+        case_means = mean_defined(per_case, axis=0)
+        defined = case_means[np.isfinite(case_means)]
+        quartiles = tuple(float(q) for q in np.percentile(defined, [25, 50, 75])) if defined.size else None
+        metrics[column] = MetricSummary(
+            metric=metric_record(first.metric(column)),
+            per_class=tuple(_spread(seeds, ddof) for seeds in mean_defined(values, axis=1).T),
+            foreground=_spread(over_cases, ddof),
+            tail=None if tail_mean is None else _spread(tail_mean, ddof),
+            quartiles=quartiles,  # type: ignore[arg-type]
+        )
+    summary = Summary(
+        base=str(base),
+        seeds=tuple(tables),
+        cases=cases,
+        classes=tuple(classes),
+        tail_classes=tuple(tail),
+        metrics=metrics,
+        ddof=ddof,
+        conventions=info.conventions if info else {},
+        organs=_organ_totals(list(tables.values())),
+        missing=tuple(notes),
+        groups=_groups(group_table, cases, stacked, ddof) if group_table else (),
+        worst_cases=_worst(cases, stacked),
+    )
+    return summary, {column: mean_defined(values, axis=0) for column, values in stacked.items()}
+
+
+def _stack(tables: dict[str, ResultTable], column: str, cases: Sequence[str]) -> FloatArray:
+    """Values (seeds, cases, classes); NaN where a seed lacks a case."""
+    result = []
+    for table in tables.values():
+        row = {case: i for i, case in enumerate(table.cases)}
+        values = table.values[column]
+        empty = np.full(values.shape[1], np.nan)
+        result.append([values[row[case]] if case in row else empty for case in cases])
+    return np.asarray(result, dtype=np.float64)
+
+
+def _organ_totals(tables: Sequence[ResultTable]) -> dict[str, dict[str, int]]:
+    """Organ counts added over seeds; empty unless every table has them."""
+    if not all(table.info and table.info.organs for table in tables):
+        return {}
+    total: dict[str, dict[str, int]] = {}
+    for table in tables:
+        assert table.info is not None
+        for name, counts in table.info.organs.items():
+            old = total.setdefault(name, {})
+            for status, count in counts.items():
+                old[status] = old.get(status, 0) + count
+    return total
+
+
+def _worst(cases: Sequence[str], stacked: dict[str, FloatArray]) -> tuple[tuple[str, str], ...]:
+    if "Dice" not in stacked:
+        return ()
+    dice = mean_defined(mean_defined(stacked["Dice"], axis=2), axis=0)
+    order = [i for i in np.argsort(dice, kind="stable") if np.isfinite(dice[i])][:WORST_CASES]
+    return tuple((cases[i], f"Dice {100 * dice[i]:.2f} %") for i in order)
+
+
+def _groups(
+    source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], ddof: int
+) -> tuple[GroupSummary, ...]:
+    """Foreground means for each value of each column of a table of cases (first column: the case)."""
+    frame = read_frame(source)
+    ids = [str(value) for value in frame.iloc[:, 0]]
+    bare = [re.sub(r"\.nii(\.gz)?$", "", case) for case in cases]
+    unknown = sorted(set(bare) - {re.sub(r"\.nii(\.gz)?$", "", i) for i in ids})
+    if unknown:
+        raise InputError(f"{source}: has no row for {', '.join(unknown)}")
+    rows = {re.sub(r"\.nii(\.gz)?$", "", i): row for row, i in enumerate(ids)}
+    groups = []
+    for column in frame.columns[1:]:
+        values = [str(frame[column].iloc[rows[case]]) for case in bare]
+        for value in sorted(set(values)):
+            chosen = [i for i, v in enumerate(values) if v == value]
+            means = {
+                name: _spread(mean_defined(mean_defined(array[:, chosen], axis=2), axis=1), ddof)
+                for name, array in stacked.items()
+            }
+            groups.append(GroupSummary(column=str(column), value=value, cases=len(chosen), foreground=means))
+    return tuple(groups)
+
+
+def run_aggregate(
+    method_base_dir: Path,
+    *,
+    seed_pattern: str = "seed_*",
+    results_filename: str = "result",
+    aggregated_csv_output: Path | None = None,
+    summary_output: Path | None = None,
+    min_seeds: int = 2,
+    dataset: str | None = None,
+    ddof: int = 1,
+    group_table: Path | None = None,
+) -> Path:
+    """Aggregate a method's seeds; print and write the summary.
+
+    Writes the summary as text, the same as JSON beside it, and a CSV of per-case metrics averaged over seeds (for paired
+    tests) with a JSON ``<stem>_sources.json`` that names the tables it came from.
+
+    Args:
+        method_base_dir: Folder with a folder per seed.
+        seed_pattern: Which of its folders are seeds.
+        results_filename: Table in each, with or without .csv or .xlsx.
+        aggregated_csv_output: Default: ``<method>_aggregated_metrics.csv`` in the folder.
+        summary_output: Default: ``<method>_summary_results.txt`` in the folder.
+        min_seeds: How many seeds are needed.
+        dataset: Names the classes and the tail; default: as recorded by the evaluation.
+        ddof: 1 for the sample standard deviation over seeds, 0 for the population's.
+        group_table: Table of cases whose further columns (scanner, modality, ...) define groups.
+
+    Returns:
+        The summary's path.
+
+    Raises:
+        InputError: see :func:`find_results`; unknown data set; a group table without some case.
+    """
+    base = Path(method_base_dir)
+    name = base.resolve().name
+    tables, missing = find_results(base, seed_pattern, results_filename, min_seeds)
+    for text in missing:
+        say(f"{base}: {text}")
+    summary, per_case = summarise(
+        base, tables, dataset=dataset, ddof=ddof, missing=missing, group_table=group_table
+    )
+    aggregated = aggregated_csv_output or base / f"{name}_aggregated_metrics.csv"
+    target = summary_output or base / f"{name}_summary_results.txt"
+    write_frame(build_frame(summary.cases, per_case), aggregated)
+    sources = {seed: str(table.path) for seed, table in tables.items()}
+    write_json(
+        aggregated.with_name(f"{aggregated.stem}_sources.json"),
+        {"seeds": sources, "conventions": summary.conventions, "classes": list(summary.classes), "ddof": ddof},
+    )
+    # NaN (a class in no case, the std of one seed) becomes null: JSON has no NaN.
+    write_text(target.with_suffix(".json"), summary.model_dump_json(indent=1) + "\n")
+    text = summary_text(summary)
+    out.print(text, markup=False)
+    write_text(target, text + "\n")
+    return target
