@@ -115,7 +115,7 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
         "steps_per_epoch": 50,
         "sampling": {"jitter": 1.0},
         "network": {"name": "unet", "filters": 8, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0, "levels": 4},
-        "optim": {"name": "adamw", "base_lr": 3e-3, "weight_decay": 1e-2, "schedule": "one_cycle", "clip_gradient": 12.0},
+        "optim": {"name": "adamw", "base_lr": 2e-2, "weight_decay": 1e-2, "schedule": "one_cycle", "clip_gradient": 12.0},
         "augment": {
             "flip_x": "none",
             "rotate_degrees": 10.0,
