@@ -1,4 +1,4 @@
-"""Time and memory of the evaluation against what people use: SimpleITK per class on whole volumes, and surface-distance.
+"""Time and memory of the evaluation against what people use: SimpleITK per class on whole volumes; surface-distance.
 
     python benchmarks/evaluation.py            # 512x512x130, 16 classes; about two minutes
     python benchmarks/evaluation.py --truth labels.nii.gz      # a real label map, resampled to that size
@@ -68,7 +68,7 @@ def _ellipsoids(rng: np.random.Generator, jitter: float) -> Labels:
 
 
 def real_pair(path: Path) -> tuple[Labels, Labels]:
-    """Return (prediction, truth) from a label map brought to 512x512x130; the prediction is it, shifted by (1, 2, -2)."""
+    """Return (prediction, truth) from a label map brought to 512x512x130; the prediction is the truth, shifted."""
     import SimpleITK as sitk
 
     truth_small = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(np.uint8)
@@ -177,9 +177,11 @@ def main() -> None:
         means = ", ".join(f"{key} {value:.4f}" for key, value in result["means"].items())
         print(f"{name:<50} {result['seconds']:8.3f} {result['peak_mb']:8.0f}  {means}", flush=True)
     full, alone, peer, itk_one, itk_all = times.values()
-    print(f"\nDice, ASSD, HD95, NSD on one core against SimpleITK's Dice and 'ASD': {itk_all / full:.0f} times as fast as on")
-    print(f"all cores, {itk_one / full:.0f} times as on one. ASSD alone against surface-distance: {peer / alone:.1f} times;")
-    print(f"all four metrics against surface-distance's one: {peer / full:.1f} times.")
+    print("\nDice, ASSD, HD95 and NSD on one core, against SimpleITK's Dice and 'ASD':")
+    print(
+        f"{itk_all / full:.0f} times as fast as that on all cores, {itk_one / full:.0f} times as fast as that on one."
+    )
+    print(f"Against surface-distance: ASSD alone {peer / alone:.1f} times, all four metrics {peer / full:.1f} times.")
 
 
 if __name__ == "__main__":

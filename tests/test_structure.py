@@ -74,4 +74,4 @@ def test_every_command_has_help_with_an_example() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
         assert command.callback.__doc__, command.name
-        assert command.epilog and command.epilog.startswith(f"Example: duomod {command.name}"), command.name
+        assert (command.epilog or "").startswith(f"Example: duomod {command.name}"), command.name

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from collections.abc import Callable
@@ -32,7 +33,9 @@ app = typer.Typer(
 Gpu = Annotated[str, typer.Option("--gpu", help='GPU number; "" for the CPU.')]
 Dataset = Annotated[
     str | None,
-    typer.Option("--dataset", "--task", help="Data set description: a built-in name or a YAML file. Default: recognised."),
+    typer.Option(
+        "--dataset", "--task", help="Data set description: a built-in name or a YAML file. Default: recognised."
+    ),
 ]
 NumClasses = Annotated[int | None, typer.Option("--num_classes", help="Classes, background included; checked.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Cases handled at the same time.")]
@@ -66,7 +69,9 @@ def _version(
 
 @command("preprocess", "duomod preprocess --data_path Dataset/AMOS22 --output_path Dataset/AMOS22_preprocessed")
 def preprocess(
-    data_path: Annotated[Path, typer.Option("--data_path", help="Raw data set (imagesTr, labelsTr, ... dataset.json).")],
+    data_path: Annotated[
+        Path, typer.Option("--data_path", help="Raw data set (imagesTr, labelsTr, ... dataset.json).")
+    ],
     output_path: Annotated[Path, typer.Option("--output_path", help="Where the preprocessed data set goes.")],
     num_classes: NumClasses = None,
     dataset: Dataset = None,
@@ -106,10 +111,13 @@ def train(
     num_classes: NumClasses = None,
     preset: Annotated[
         str,
-        typer.Option("--preset", help="default; reference (the published code, quirks included); compact (small, for CPUs)."),
+        typer.Option(
+            "--preset", help="default; reference (the published code, quirks included); compact (small, for CPUs)."
+        ),
     ] = "default",
     labeled_ratio: Annotated[
-        float | None, typer.Option("--labeled_ratio", help="Per cent of training cases that are labelled: 2, 5, 10, 20 ...")
+        float | None,
+        typer.Option("--labeled_ratio", help="Per cent of training cases that are labelled: 2, 5, 10, 20 ..."),
     ] = None,
     labeled_count: Annotated[int | None, typer.Option("--labeled_count", help="Number of labelled cases.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Split by name, e.g. labeled_5p.")] = None,
@@ -206,7 +214,9 @@ def predict(
     split: Annotated[
         str | None, typer.Option("--split", help="With --npy_path: only the cases of this list, e.g. test or eval.")
     ] = None,
-    overlap: Annotated[float, typer.Option("--overlap", min=0.0, max=0.99, help="Overlap of neighbouring windows.")] = 0.5,
+    overlap: Annotated[
+        float, typer.Option("--overlap", min=0.0, max=0.99, help="Overlap of neighbouring windows.")
+    ] = 0.5,
     blending: Annotated[str, typer.Option("--blending", help="Window weights: gaussian or uniform.")] = "gaussian",
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows per forward pass.")] = 1,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -249,9 +259,14 @@ def evaluate(
         str, typer.Option("--metrics", help="Separated by commas: dice, iou, asd, hd95, hd, nsd, ...")
     ] = "dice,asd",
     asd: Annotated[
-        str, typer.Option("--asd", help="Variant of ASD: assd (symmetric, mm), ... itk_average_hausdorff (the reference's).")
+        str,
+        typer.Option(
+            "--asd", help="Variant of ASD: assd (symmetric, mm), ... itk_average_hausdorff (the reference's)."
+        ),
     ] = "assd",
-    protocol: Annotated[str, typer.Option("--protocol", help="default, or dhc (voxels of a 72x144x144 grid).")] = "default",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="default, or dhc (voxels of a 72x144x144 grid).")
+    ] = "default",
     empty_policy: Annotated[
         str, typer.Option("--empty_policy", help="What an organ absent from truth, prediction or both counts.")
     ] = "default",
@@ -403,10 +418,8 @@ def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
             raise InputError(f"{flag} '{text}': write it as name=value")
         parsed = yaml.safe_load(value)
         if isinstance(parsed, str):
-            try:
+            with contextlib.suppress(ValueError):
                 parsed = float(parsed)  # YAML 1.1 takes 1e-4 for a text
-            except ValueError:
-                pass
         result = merged(result, _nested(key.strip(), parsed))
     return result
 

@@ -49,9 +49,14 @@ class SamplingConfig(_Settings):
         "balanced",
         description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
     )
-    labelled_share: float = Field(0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform")
+    labelled_share: float = Field(
+        0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform"
+    )
     jitter: float = Field(
-        0.0, ge=0, le=1, description="how far from the patch's centre the chosen voxel may lie; 1: anywhere in the patch"
+        0.0,
+        ge=0,
+        le=1,
+        description="how far from the patch's centre the chosen voxel may lie; 1: anywhere in the patch",
     )
     unlabelled: Literal["body", "uniform"] = "body"
     labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
@@ -95,8 +100,8 @@ class TrainConfig(_Settings):
     validation: ValidationConfig = ValidationConfig()
 
 
-#: What a preset changes. ``reference``: METHODS part 1, quirks included. ``compact``: networks and runs small enough for
-#: a CPU; chosen on the tiny phantom's validation cases, the same for every method.
+#: What a preset changes. ``reference``: METHODS part 1, quirks included. ``compact``: networks and runs small enough
+#: for a CPU; chosen on the tiny phantom's validation cases, the same for every method.
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "default": {},
     "reference": {
@@ -113,9 +118,22 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "compact": {
         "max_epochs": 24,
         "steps_per_epoch": 50,
-        "sampling": {"jitter": 1.0},
-        "network": {"name": "unet", "filters": 8, "norm": "instance", "dropout_bottleneck": 0.0, "dropout_last": 0.0, "levels": 4},
-        "optim": {"name": "adamw", "base_lr": 2e-2, "weight_decay": 1e-2, "schedule": "one_cycle", "clip_gradient": 12.0},
+        "sampling": {"batch_unlabeled": 1, "jitter": 1.0},
+        "network": {
+            "name": "unet",
+            "filters": 8,
+            "norm": "instance",
+            "dropout_bottleneck": 0.0,
+            "dropout_last": 0.0,
+            "levels": 4,
+        },
+        "optim": {
+            "name": "adamw",
+            "base_lr": 2e-2,
+            "weight_decay": 1e-2,
+            "schedule": "one_cycle",
+            "clip_gradient": 12.0,
+        },
         "augment": {
             "flip_x": "none",
             "rotate_degrees": 10.0,

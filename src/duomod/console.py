@@ -14,6 +14,12 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def plain() -> None:
+    """Print plain lines even on a terminal: for processes that share it with others."""
+    global err
+    err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False)
+
+
 def say(message: str) -> None:
     """Print one line about the work in progress (standard error, no markup)."""
     err.print(message, markup=False)

@@ -126,7 +126,9 @@ _ALIASES = {"amos": "amos22", "flare": "flare22"}
 
 def builtin_names() -> list[str]:
     """Names of the data set descriptions that ship with the package."""
-    return sorted(path.name.removesuffix(".yaml") for path in files(__package__).iterdir() if path.name.endswith(".yaml"))
+    return sorted(
+        path.name.removesuffix(".yaml") for path in files(__package__).iterdir() if path.name.endswith(".yaml")
+    )
 
 
 def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from duomod.console import out, say
+from duomod.datasets.importers import numbered_classes
 from duomod.datasets.spec import load_spec
 from duomod.errors import InputError
-from duomod.evaluation.naming import numbered
 from duomod.evaluation.results import (
     FloatArray,
     ResultTable,
@@ -24,10 +26,14 @@ from duomod.evaluation.results import (
     write_frame,
 )
 from duomod.evaluation.texts import summary_text
-from duomod.workspace import write_json, write_text
+from duomod.workspace import read_json, write_json, write_text
 
 AVERAGING = "classes within a case first, then cases, then seeds; undefined values are left out"
 WORST_CASES = 5
+
+#: A number that may be undefined; JSON has no NaN, so it is null there.
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+Quartiles = tuple[Number, Number, Number]
 
 
 class _Record(BaseModel):
@@ -37,18 +43,23 @@ class _Record(BaseModel):
 class Spread(_Record):
     """Mean and standard deviation over seeds, in the metric's own unit."""
 
-    mean: float
-    std: float
+    mean: Number
+    std: Number
 
 
 class MetricSummary(_Record):
-    """One metric: per class, over the foreground, over the tail; quartiles of the foreground mean over cases."""
+    """One metric: per class, over the foreground, over the tail.
+
+    ``quartiles`` and ``class_quartiles`` are the lower quartile, median and upper quartile over cases of the values
+    averaged over seeds: of the foreground mean, and of each class.
+    """
 
     metric: dict[str, Any]
     per_class: tuple[Spread, ...]
     foreground: Spread
     tail: Spread | None
-    quartiles: tuple[float, float, float] | None
+    quartiles: Quartiles
+    class_quartiles: tuple[Quartiles, ...]
 
 
 class GroupSummary(_Record):
@@ -77,6 +88,11 @@ class Summary(_Record):
     groups: tuple[GroupSummary, ...] = ()
     worst_cases: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def method(self) -> str:
+        """The method's name: that of its folder."""
+        return Path(self.base).resolve().name
+
 
 def mean_defined(values: FloatArray, axis: int) -> FloatArray:
     """Mean of the defined (finite) values along an axis; NaN where there is none."""
@@ -95,11 +111,21 @@ def _spread(per_seed: FloatArray, ddof: int) -> Spread:
     return Spread(mean=mean, std=std)
 
 
+def _quartiles(per_case: FloatArray) -> Quartiles:
+    defined = per_case[np.isfinite(per_case)]
+    if not defined.size:
+        return math.nan, math.nan, math.nan
+    low, middle, high = np.percentile(defined, [25, 50, 75])
+    return float(low), float(middle), float(high)
+
+
 def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def find_results(base: Path, seed_pattern: str, results_filename: str, min_seeds: int) -> tuple[dict[str, ResultTable], list[str]]:
+def find_results(
+    base: Path, seed_pattern: str, results_filename: str, min_seeds: int
+) -> tuple[dict[str, ResultTable], list[str]]:
     """Read the result table of every seed folder.
 
     Returns:
@@ -113,9 +139,12 @@ def find_results(base: Path, seed_pattern: str, results_filename: str, min_seeds
     folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=_natural)
     stem = results_filename.removesuffix(".csv").removesuffix(".xlsx")
     tables: dict[str, ResultTable] = {}
-    missing, problems = [], []
+    missing: list[str] = []
+    problems: list[str] = []
     for folder in folders:
-        source = next((folder / f"{stem}{end}" for end in (".csv", ".xlsx") if (folder / f"{stem}{end}").is_file()), None)
+        source = next(
+            (folder / f"{stem}{end}" for end in (".csv", ".xlsx") if (folder / f"{stem}{end}").is_file()), None
+        )
         if source is None:
             missing.append(f"{folder.name} has no {stem}.csv or {stem}.xlsx")
             continue
@@ -168,20 +197,23 @@ def summarise(
     """
     first = next(iter(tables.values()))
     info = first.info
-    classes, tail = numbered(first.num_foreground + 1), ()
+    classes: tuple[str, ...] = numbered_classes(first.num_foreground + 1)
+    tail: tuple[str, ...] = ()
     if dataset is not None:
         spec = load_spec(dataset)
         if spec.num_classes != first.num_foreground + 1:
-            raise InputError(f"{first.path}: has {first.num_foreground} organs, but {spec.name} has {spec.num_classes - 1}")
-        classes, tail = spec.classes, spec.tail_classes  # type: ignore[assignment]
+            raise InputError(
+                f"{first.path}: has {first.num_foreground} organs, but {spec.name} has {spec.num_classes - 1}"
+            )
+        classes, tail = spec.classes, spec.tail_classes
     elif info is not None:
-        classes, tail = info.classes, info.tail_classes  # type: ignore[assignment]
+        classes, tail = info.classes, info.tail_classes
     cases = tuple(sorted({case for table in tables.values() for case in table.cases}))
     notes = list(missing)
     for seed, table in tables.items():
         lacking = [case for case in cases if case not in table.cases]
         if lacking:
-            notes.append(f"{seed} has no {', '.join(lacking)}")
+            notes.append(f"{seed} has no {', '.join(lacking)}; averages are over the seeds that have a case")
     stacked = {column: _stack(tables, column, cases) for column in first.values}
     tail_index = [classes.index(name) - 1 for name in tail]
     metrics = {}
@@ -189,15 +221,13 @@ def summarise(
         per_case = mean_defined(values, axis=2)
         over_cases = mean_defined(per_case, axis=1)
         tail_mean = mean_defined(mean_defined(values[:, :, tail_index], axis=2), axis=1) if tail_index else None
-        case_means = mean_defined(per_case, axis=0)
-        defined = case_means[np.isfinite(case_means)]
-        quartiles = tuple(float(q) for q in np.percentile(defined, [25, 50, 75])) if defined.size else None
         metrics[column] = MetricSummary(
             metric=metric_record(first.metric(column)),
             per_class=tuple(_spread(seeds, ddof) for seeds in mean_defined(values, axis=1).T),
             foreground=_spread(over_cases, ddof),
             tail=None if tail_mean is None else _spread(tail_mean, ddof),
-            quartiles=quartiles,  # type: ignore[arg-type]
+            quartiles=_quartiles(mean_defined(per_case, axis=0)),
+            class_quartiles=tuple(_quartiles(column) for column in mean_defined(values, axis=0).T),
         )
     summary = Summary(
         base=str(base),
@@ -249,9 +279,7 @@ def _worst(cases: Sequence[str], stacked: dict[str, FloatArray]) -> tuple[tuple[
     return tuple((cases[i], f"Dice {100 * dice[i]:.2f} %") for i in order)
 
 
-def _groups(
-    source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], ddof: int
-) -> tuple[GroupSummary, ...]:
+def _groups(source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], ddof: int) -> tuple[GroupSummary, ...]:
     """Foreground means for each value of each column of a table of cases (first column: the case)."""
     frame = read_frame(source)
     ids = [str(value) for value in frame.iloc[:, 0]]
@@ -273,6 +301,25 @@ def _groups(
     return tuple(groups)
 
 
+def sources_path(aggregated: Path) -> Path:
+    """Return the JSON file that names the tables behind an aggregated table."""
+    return aggregated.with_name(f"{aggregated.stem}_sources.json")
+
+
+def read_summary(source: Path) -> Summary:
+    """Read the JSON file that :func:`run_aggregate` writes beside the summary's text.
+
+    Raises:
+        InputError: missing, or something else.
+    """
+    try:
+        return Summary.model_validate(read_json(source))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{source}: not a summary of `duomod aggregate` ({where}: {first['msg']})") from None
+
+
 def run_aggregate(
     method_base_dir: Path,
     *,
@@ -287,8 +334,8 @@ def run_aggregate(
 ) -> Path:
     """Aggregate a method's seeds; print and write the summary.
 
-    Writes the summary as text, the same as JSON beside it, and a CSV of per-case metrics averaged over seeds (for paired
-    tests) with a JSON ``<stem>_sources.json`` that names the tables it came from.
+    Writes the summary as text, the same as JSON beside it, and a CSV of per-case metrics averaged over seeds (for
+    paired tests) with a JSON ``<stem>_sources.json`` that names the tables it came from.
 
     Args:
         method_base_dir: Folder with a folder per seed.
@@ -310,18 +357,23 @@ def run_aggregate(
     base = Path(method_base_dir)
     name = base.resolve().name
     tables, missing = find_results(base, seed_pattern, results_filename, min_seeds)
-    for text in missing:
+    summary, per_case = summarise(base, tables, dataset=dataset, ddof=ddof, missing=missing, group_table=group_table)
+    for text in summary.missing:
         say(f"{base}: {text}")
-    summary, per_case = summarise(
-        base, tables, dataset=dataset, ddof=ddof, missing=missing, group_table=group_table
-    )
     aggregated = aggregated_csv_output or base / f"{name}_aggregated_metrics.csv"
     target = summary_output or base / f"{name}_summary_results.txt"
     write_frame(build_frame(summary.cases, per_case), aggregated)
-    sources = {seed: str(table.path) for seed, table in tables.items()}
+    # Relative paths: the folder of a method can be moved, or looked at from another place.
+    sources = {seed: os.path.relpath(table.path, aggregated.parent) for seed, table in tables.items()}
     write_json(
-        aggregated.with_name(f"{aggregated.stem}_sources.json"),
-        {"seeds": sources, "conventions": summary.conventions, "classes": list(summary.classes), "ddof": ddof},
+        sources_path(aggregated),
+        {
+            "method": name,
+            "seeds": sources,
+            "conventions": summary.conventions,
+            "classes": list(summary.classes),
+            "tail_classes": list(summary.tail_classes),
+        },
     )
     # NaN (a class in no case, the std of one seed) becomes null: JSON has no NaN.
     write_text(target.with_suffix(".json"), summary.model_dump_json(indent=1) + "\n")

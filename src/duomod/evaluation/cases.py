@@ -115,7 +115,12 @@ def label_files(folder: Path, image_suffix: str = "") -> tuple[dict[str, Path], 
 
 
 def find_pairs(
-    pred_path: Path, gt_path: Path, *, image_suffix: str = "", cases: Sequence[str] | None = None, allow_missing: bool = False
+    pred_path: Path,
+    gt_path: Path,
+    *,
+    image_suffix: str = "",
+    cases: Sequence[str] | None = None,
+    allow_missing: bool = False,
 ) -> tuple[list[Pair], list[str]]:
     """Match predictions with truths by case id.
 
@@ -180,7 +185,9 @@ def read_labels(path: Path, settings: Settings) -> tuple[npt.NDArray[np.uint8], 
     image = read_image(path)
     array = sitk.GetArrayFromImage(image)
     low, high = array.min(), array.max()
-    if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high) and np.array_equal(array, np.rint(array))):
+    if array.dtype.kind == "f" and not (
+        np.isfinite(low) and np.isfinite(high) and np.array_equal(array, np.rint(array))
+    ):
         raise InputError(f"{path}: has values that are not whole numbers; is it an image rather than a label map?")
     limit = settings.num_classes or _MOST_CLASSES
     if settings.label_merges or low < 0 or high >= limit:
@@ -189,7 +196,7 @@ def read_labels(path: Path, settings: Settings) -> tuple[npt.NDArray[np.uint8], 
         unknown = values[(merged < 0) | (merged >= limit)]
         if unknown.size:
             raise InputError(
-                f"{path}: unknown label {_shown(unknown.tolist())}; with {limit} classes the labels are 0 to {limit - 1}"
+                f"{path}: unknown label {_shown(unknown.tolist())}; {limit} classes have the labels 0 to {limit - 1}"
             )
         array = merged[np.searchsorted(values, array)]
     return array.astype(np.uint8), Geometry.of(image)

@@ -19,10 +19,11 @@ from pydantic import ValidationError
 
 from duomod import __version__
 from duomod.console import out, progress, say
+from duomod.datasets.importers import numbered_classes
 from duomod.errors import DuomodError, InputError, nearest_name
 from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
 from duomod.evaluation.metrics import select_metrics
-from duomod.evaluation.naming import Naming, find_naming, numbered
+from duomod.evaluation.naming import Naming, find_naming
 from duomod.evaluation.policy import DEFAULT_POLICY, POLICIES, OrganStatus, get_policy
 from duomod.evaluation.protocols import PROTOCOLS, dhc_metrics
 from duomod.evaluation.results import (
@@ -72,7 +73,9 @@ def _settings(
     naming: Naming, metrics: Sequence[str], asd: str, protocol: str, empty_policy: str, tolerance_mm: Tolerance
 ) -> Settings:
     if protocol not in PROTOCOLS:
-        raise InputError(f"unknown protocol '{protocol}'.{nearest_name(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}.")
+        raise InputError(
+            f"unknown protocol '{protocol}'.{nearest_name(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
+        )
     if protocol == "dhc":
         if asd != "assd" or empty_policy not in (DEFAULT_POLICY, "dhc"):
             raise InputError("protocol dhc has its own ASD and empty-class policy; leave both options out")
@@ -105,7 +108,9 @@ def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
     return scores if scores.key == pair.key(settings) else None
 
 
-def _score_all(pairs: Sequence[Pair], settings: Settings, workers: int) -> Iterator[tuple[Pair, CaseScores | InputError]]:
+def _score_all(
+    pairs: Sequence[Pair], settings: Settings, workers: int
+) -> Iterator[tuple[Pair, CaseScores | InputError]]:
     """Score cases, in this process or in several, and yield each as it is done, with its problems if it has any."""
     if workers <= 1 or len(pairs) <= 1:
         for pair in pairs:
@@ -147,13 +152,20 @@ def _labels_seen(scores: Sequence[CaseScores], naming_hint: str) -> str:
 
     return (
         f"No organ of any case overlaps with the truth. Labels in the truth: {listed(in_truth)}; in the predictions:"
-        f" {listed(in_prediction)}. Check that both use the same label numbers and belong to the same scans{naming_hint}."
+        f" {listed(in_prediction)}. Check that both use the same label numbers and show the same scans{naming_hint}."
     )
 
 
 def _organ_frame(scores: Sequence[CaseScores], classes: Sequence[str]) -> pd.DataFrame:
     rows = [
-        (case.name, label, classes[label], str(case.status[label - 1]), case.true_ml[label - 1], case.predicted_ml[label - 1])
+        (
+            case.name,
+            label,
+            classes[label],
+            str(case.status[label - 1]),
+            case.true_ml[label - 1],
+            case.predicted_ml[label - 1],
+        )
         for case in scores
         for label in range(1, len(classes))
     ]
@@ -179,7 +191,9 @@ def _conventions(settings: Settings, classes: Sequence[str], asd: str) -> dict[s
         "empty_policy_meaning": policy.meaning,
         "asd": asd if settings.protocol == "default" else "dhc",
         "protocol": settings.protocol,
-        "unit": "mm, voxel size from the truth's header" if settings.protocol == "default" else "voxels of a 72x144x144 grid",
+        "unit": "mm, voxel size from the truth's header"
+        if settings.protocol == "default"
+        else "voxels of a 72x144x144 grid",
         "surface": "voxels of the mask with a face neighbour outside; beyond the image's border is outside",
         "nsd_tolerance_mm": dict(zip(classes[1:], tolerances, strict=True)) if nsd else None,
         "overlap_range": "0 to 1",
@@ -205,9 +219,9 @@ def run_evaluate(
     """Score every prediction against its truth, at the truth's resolution.
 
     Writes the table (``Filename, Dice_Class1, ..., ASD_Class1, ...``; a workbook if the name ends with .xlsx),
-    ``<stem>_organs.csv`` (per case and organ: detected, misplaced, missed, false or absent, and both volumes in ml) and,
-    last, ``<stem>.json`` with every convention. Scored cases are kept in a hidden folder beside the table until it is
-    written: a run that was stopped goes on where it was. A run whose files and settings have not changed does nothing.
+    ``<stem>_organs.csv`` (per case and organ: detected, misplaced, missed, false or absent, and both volumes in ml)
+    and, last, ``<stem>.json`` with every convention. Scored cases are kept in a hidden folder beside the table until it
+    is written: a run that was stopped goes on where it was. A run whose files and settings are unchanged does nothing.
 
     Args:
         pred_path: Folder of predicted label maps, or one file.
@@ -268,7 +282,7 @@ def run_evaluate(
     scores = [case for case in found.values() if case is not None]
     num_foreground = max((naming.num_classes or 2) - 1, *(case.num_foreground for case in scores))
     scores = [case.extended(num_foreground, settings) for case in scores]
-    classes = naming.classes or numbered(num_foreground + 1)
+    classes = naming.classes or numbered_classes(num_foreground + 1)
     values: dict[str, FloatArray] = {
         metric.column: np.asarray([case.values[metric.column] for case in scores], dtype=np.float64)
         for metric in settings.metrics
@@ -278,7 +292,10 @@ def run_evaluate(
     write_frame(build_frame([case.name for case in scores], values), target)
     info = ResultInfo(
         duomod=__version__,
-        libraries={"python": platform.python_version(), **{n: version(n) for n in ("numpy", "scipy", "edt", "SimpleITK")}},
+        libraries={
+            "python": platform.python_version(),
+            **{n: version(n) for n in ("numpy", "scipy", "edt", "SimpleITK")},
+        },
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         predictions=str(pred_path),
         truth=str(gt_path),

@@ -149,7 +149,8 @@ def _by_distance_map(source: BoolArray, target: BoolArray, spacing_mm: Spacing) 
     """Distances from the voxels of ``source`` to the nearest voxel of ``target`` through a distance map of the box."""
     outside = np.ascontiguousarray(~target).view(np.uint8)
     squared = edt.edtsq(outside, anisotropy=spacing_mm, parallel=1)
-    return np.sqrt(squared[source], dtype=np.float64)
+    distances: FloatArray = np.sqrt(squared[source], dtype=np.float64)
+    return distances
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,8 @@ def surface_distances(prediction: BoolArray, truth: BoolArray, spacing_mm: Spaci
     pred_surface, true_surface = surface(prediction), surface(truth)
     surface_voxels = np.count_nonzero(pred_surface) + np.count_nonzero(true_surface)
     if surface_voxels * _QUERY_COST < 2 * prediction.size * _MAP_COST:
-        # A few specks far from a small organ make the box huge and nearly empty; asking for the nearest of few points is
-        # then many times cheaper than mapping the whole box, and gives the same distances.
+        # A few specks far from a small organ make the box huge and nearly empty; asking for the nearest of few points
+        # is then many times cheaper than mapping the whole box, and gives the same distances.
         points = [np.argwhere(mask) * np.asarray(spacing_mm) for mask in (pred_surface, true_surface)]
         trees = [KDTree(cloud) for cloud in points]
         return SurfaceDistances(trees[1].query(points[0])[0], trees[0].query(points[1])[0])
@@ -213,7 +214,7 @@ def surface_distances(prediction: BoolArray, truth: BoolArray, spacing_mm: Spaci
 
 
 def itk_average_hausdorff(prediction: BoolArray, truth: BoolArray, spacing_mm: Spacing) -> float:
-    """Return what SimpleITK's ``GetAverageHausdorffDistance`` returns, in mm: a volume average, not a surface distance."""
+    """Return SimpleITK's ``GetAverageHausdorffDistance`` in mm: a volume average, not a surface distance."""
     to_truth = _by_distance_map(prediction, truth, spacing_mm)
     to_prediction = _by_distance_map(truth, prediction, spacing_mm)
     return (float(to_truth.mean()) + float(to_prediction.mean())) / 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from duomod.console import say
+from duomod.datasets.importers import builtin_like, numbered_classes
 from duomod.datasets.spec import DatasetSpec, builtin_names, load_spec
 from duomod.errors import InputError
 from duomod.workspace import read_json
@@ -40,32 +41,12 @@ class Naming:
         return len(self.classes) or None
 
 
-def numbered(num_classes: int) -> tuple[str, ...]:
-    """Return ``background, class_1, ...``."""
-    return ("background", *(f"class_{label}" for label in range(1, num_classes)))
-
-
 def _of_spec(spec: DatasetSpec, source: str) -> Naming:
     return Naming(spec.name, spec.classes, spec.tail_classes, spec.label_merges, spec.image_suffix, source)
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
-
-
-def _builtin_like(classes: tuple[str, ...]) -> DatasetSpec | None:
-    """Return the built-in description with these classes in this order.
-
-    Names may differ in case and punctuation, and in up to a quarter of the places: AMOS's own dataset.json writes
-    "arota" and "postcava".
-    """
-    for name in builtin_names():
-        spec = load_spec(name)
-        if len(spec.classes) == len(classes):
-            same = sum(_plain(a) == _plain(b) for a, b in zip(spec.classes[1:], classes[1:], strict=True))
-            if same >= 0.75 * (len(classes) - 1):
-                return spec
-    return None
 
 
 def classes_in_json(data: Any) -> tuple[str, ...] | None:
@@ -99,23 +80,31 @@ def classes_in_json(data: Any) -> tuple[str, ...] | None:
     return names if len(set(names)) == len(names) else None
 
 
+def _called(folder: Path) -> DatasetSpec | None:
+    """Return the built-in description that a folder is named after."""
+    return next((load_spec(name) for name in builtin_names() if _plain(folder.name) == _plain(name)), None)
+
+
 def _of_json(path: Path) -> Naming | None:
     classes = classes_in_json(read_json(path))
     if classes is None:
         return None
-    spec = _builtin_like(classes)
+    spec = builtin_like(classes)
+    if spec is None:
+        # WORD's own dataset.json lists the raw labels, of which two become one class.
+        called = _called(path.absolute().parent)
+        if called and called.label_merges and len(classes) == called.num_classes + len(called.label_merges):
+            spec = called
     if spec is not None:
         return _of_spec(spec, f"{path} (recognised as {spec.name})")
-    return Naming(dataset=path.parent.name, classes=classes, source=str(path))
+    return Naming(dataset=path.absolute().parent.name, classes=classes, source=str(path))
 
 
 def _of_folder_name(folders: list[Path], num_classes: int | None) -> Naming | None:
     for folder in folders:
-        for name in builtin_names():
-            if _plain(folder.name) == _plain(name):
-                spec = load_spec(name)
-                if num_classes in (None, spec.num_classes):
-                    return _of_spec(spec, f"the folder's name, {folder.name}")
+        spec = _called(folder)
+        if spec is not None and num_classes in (None, spec.num_classes):
+            return _of_spec(spec, f"the folder's name, {folder.name}")
     return None
 
 
@@ -147,10 +136,11 @@ def find_naming(pred_path: Path, gt_path: Path, dataset: str | None, num_classes
                 say(f"{candidate} names no classes that can be used; looking further.")
         naming = naming or _of_folder_name(near[:2], num_classes)
     if naming is None:
-        return Naming(classes=numbered(num_classes) if num_classes else (), source="numbers: no description was found")
+        classes = numbered_classes(num_classes) if num_classes else ()
+        return Naming(classes=classes, source="their numbers: no description was found")
     if num_classes is not None and num_classes != len(naming.classes):
         raise InputError(
-            f"{num_classes} classes were asked for, but {naming.source} has {len(naming.classes)} (background included)."
+            f"{num_classes} classes were asked for, but {naming.source} has {len(naming.classes)}, background included."
             " Leave the number out, or name the right data set."
         )
     return naming

@@ -73,8 +73,8 @@ POLICIES: dict[str, EmptyPolicy] = {
         ),
         EmptyPolicy(
             "reference",
-            "as the published DuoMod-Net evaluation: organ in neither mask: overlap 1, distance 0; in one only: overlap 0,"
-            " distance excluded, so that missing an organ improves the mean distance",
+            "as the published DuoMod-Net evaluation: organ in neither mask: overlap 1, distance 0; in one only: overlap"
+            " 0, distance excluded, so that missing an organ improves the mean distance",
             both_overlap=1.0,
             both_distance=0.0,
             one_distance=math.nan,

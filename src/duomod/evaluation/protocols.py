@@ -45,7 +45,9 @@ def dhc_metrics(names: Sequence[str]) -> list[Metric]:
     """
     wrong = [name for name in names if name not in _DHC_METRICS]
     if wrong or not names:
-        raise InputError(f"protocol dhc has the metrics dice and asd only; leave out: {', '.join(wrong) or '(none given)'}")
+        raise InputError(
+            f"protocol dhc has the metrics dice and asd only; leave out: {', '.join(wrong) or '(none given)'}"
+        )
     return [_DHC_METRICS[name] for name in dict.fromkeys(names)]
 
 

@@ -1,4 +1,4 @@
-"""The file format between evaluation, aggregation, comparison and report: a table of cases and a JSON file beside it."""
+"""The file format between evaluation, aggregation, comparison and report: a table of cases, a JSON file beside it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _COLUMN = re.compile(r"^(?P<metric>.+)_Class(?P<label>\d+)$")
 class ResultInfo(BaseModel):
     """What the numbers of a result table mean and where they come from; the JSON file beside the table.
 
-    ``conventions`` holds whatever changes numbers (empty-class policy, ASD variant, protocol, tolerances): results may be
-    averaged or compared only when theirs are equal.
+    ``conventions`` holds whatever changes numbers (empty-class policy, ASD variant, protocol, tolerances): results may
+    be averaged or compared only when theirs are equal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +69,7 @@ class ResultTable:
     @property
     def num_foreground(self) -> int:
         """Number of classes without the background."""
-        return next(iter(self.values.values())).shape[1]
+        return int(next(iter(self.values.values())).shape[1])
 
     def metric(self, column: str) -> Metric:
         """Return the description of a metric column, by its prefix."""
@@ -194,8 +194,8 @@ def read_result(source: Path) -> ResultTable:
     info = read_info(source)
     if info is not None and len(info.classes) != max(counts) + 1:
         raise InputError(
-            f"{source}: has {max(counts)} organ columns, but {sidecar(source)} names {len(info.classes) - 1}; they do not"
-            " belong together. Evaluate again."
+            f"{source}: has {max(counts)} organ columns, but {sidecar(source)} names {len(info.classes) - 1}; they do"
+            " not belong together. Evaluate again."
         )
     return ResultTable(source, tuple(cases), values, info)
 

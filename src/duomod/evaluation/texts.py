@@ -50,7 +50,14 @@ def evaluation_text(info: ResultInfo, values: dict[str, FloatArray]) -> str:
     return "\n".join(lines)
 
 
+def _as_typed(base: str) -> str:
+    """A relative folder as people type it: pathlib drops the leading ./."""
+    return base if base.startswith((".", "/")) or ":" in base else f"./{base}"
+
+
 def _spread(spread: Spread, metric: Metric, width: int = 0, std_width: int = 0) -> str:
+    if np.isnan(spread.mean):
+        return f"{'n/a':>{width}}"
     mean, std = (_number(value, metric) for value in (spread.mean, spread.std))
     return f"{mean:>{width}} ± {std:>{std_width}}"
 
@@ -59,38 +66,33 @@ def _metric_of(summary: MetricSummary) -> Metric:
     return Metric(**summary.metric)
 
 
-def _short(metric: Metric) -> str:
-    return metric.column
-
-
 def summary_text(summary: Summary) -> str:
     """Return the summary of one method over its seeds, in the published form, with its conventions below."""
     metrics = [(_metric_of(values), values) for values in summary.metrics.values()]
     lines = [
         f"📊 Aggregated Summary Results (Mean ± Std from {len(summary.seeds)} seeds)",
-        f"Method Base Directory: {summary.base}",
+        f"Method Base Directory: {_as_typed(summary.base)}",
         "=" * 70,
         "",
         "🔷 Per-Class Metrics:",
         "-" * 50,
     ]
-    head = f"{'Class':<22}"
-    for metric, _ in metrics:
-        # An overlap (Dice) and a distance (ASD) in their published widths; a longer name makes its column wider.
-        head += f" | {metric.title:>18}" if metric.kind == "overlap" else f" | {metric.title:>19}"
-    lines += [head, "-" * 64]
+    # The published widths: 18 for an overlap (Dice), 19 for a distance (ASD); a longer name makes its column wider.
+    widths = [max(len(metric.title), 18 if metric.kind == "overlap" else 19) for metric, _ in metrics]
+    head = f"{'Class':<22}" + "".join(f" | {m.title:>{w}}" for (m, _), w in zip(metrics, widths, strict=True))
+    lines += [head, "-" * (len(head) - 1)]
     for index, name in enumerate(summary.classes[1:]):
         row = f"{name:<22}"
-        for metric, values in metrics:
-            width, tail = max(len(metric.title), 18) - 18, " " if metric.kind == "overlap" else ""
-            std_width = 5 if metric.kind == "overlap" else 6
-            row += f" | {_spread(values.per_class[index], metric, 9 + width, std_width)}{tail}"
+        for (metric, values), width in zip(metrics, widths, strict=True):
+            overlap = metric.kind == "overlap"
+            cell = _spread(values.per_class[index], metric, width - (9 if overlap else 10), 5 if overlap else 6)
+            row += f" | {cell:<{width}}"
         lines.append(row.rstrip())
     lines += ["", "🔷 Overall & Tail Average Metrics:", "-" * 50, f"{'Metric':<22} | Value (Mean ± Std)", "-" * 50]
-    lines += [f"{'Avg Foreground ' + _short(m):<22} | {_spread(v.foreground, m)}" for m, v in metrics]
+    lines += [f"{'Avg Foreground ' + m.column:<22} | {_spread(v.foreground, m)}" for m, v in metrics]
     if summary.tail_classes:
         lines.append("-" * 50)
-        lines += [f"{'Avg Tail ' + _short(m):<22} | {_spread(v.tail, m)}" for m, v in metrics if v.tail is not None]
+        lines += [f"{'Avg Tail ' + m.column:<22} | {_spread(v.tail, m)}" for m, v in metrics if v.tail is not None]
     return "\n".join([*lines, "", *_notes(summary)])
 
 
@@ -101,7 +103,9 @@ def _notes(summary: Summary) -> list[str]:
     lines.append(f"Std: over seeds, ddof={summary.ddof}. Averages: {summary.averaging}.")
     if summary.conventions:
         lines.append(f"Empty classes: {summary.conventions.get('empty_policy_meaning', 'not recorded')}.")
-        lines.append(f"ASD variant: {summary.conventions.get('asd', 'not recorded')}; {summary.conventions.get('unit', '')}.")
+        lines.append(
+            f"ASD variant: {summary.conventions.get('asd', 'not recorded')}; {summary.conventions.get('unit', '')}."
+        )
     else:
         lines.append("Conventions: not recorded beside the result tables (made elsewhere).")
     if summary.organs:
@@ -110,7 +114,9 @@ def _notes(summary: Summary) -> list[str]:
             f"Organs over all seeds and cases: {total['detected']} detected, {total['misplaced']} misplaced,"
             f" {total['missed']} missed, {total['false']} false, {total['absent']} absent from both."
         )
-        missed = {name: counts["missed"] for name, counts in summary.organs.items() if name != "total" and counts["missed"]}
+        missed = {
+            name: counts["missed"] for name, counts in summary.organs.items() if name != "total" and counts["missed"]
+        }
         if missed:
             lines.append("Missed: " + ", ".join(f"{name} {count}" for name, count in missed.items()) + ".")
     if summary.tail_classes:
@@ -120,7 +126,7 @@ def _notes(summary: Summary) -> list[str]:
     lines += [f"Missing: {text}." for text in summary.missing]
     for values in summary.metrics.values():
         metric = _metric_of(values)
-        shown = ", ".join(_number(value, metric) for value in (values.quartiles or (float("nan"),) * 3))
+        shown = ", ".join(_number(value, metric) for value in values.quartiles)
         lines.append(f"{metric.title}, foreground per case: lower quartile, median, upper quartile {shown}.")
     for group in summary.groups:
         cells = [
@@ -131,31 +137,3 @@ def _notes(summary: Summary) -> list[str]:
     if summary.worst_cases:
         lines.append("Worst cases: " + ", ".join(f"{name} ({text})" for name, text in summary.worst_cases) + ".")
     return lines
-
-
-def side_by_side(summaries: Sequence[Summary]) -> str:
-    """Return one text table of several methods: foreground and tail averages, mean ± std over seeds."""
-    columns = list(dict.fromkeys(column for summary in summaries for column in summary.metrics))
-    name_width = max([len("Method"), *(len(summary.method) for summary in summaries)])
-    heads, cells = [], []
-    for part in ("Avg Foreground", "Avg Tail"):
-        for column in columns:
-            chosen = [summary.metrics.get(column) for summary in summaries]
-            if part == "Avg Tail" and all(values is None or values.tail is None for values in chosen):
-                continue
-            known = next(values for values in chosen if values is not None)
-            metric = _metric_of(known)
-            heads.append(f"{part} {metric.title}")
-            spreads = [None if v is None else (v.foreground if part == "Avg Foreground" else v.tail) for v in chosen]
-            cells.append(["n/a" if spread is None else _spread(spread, metric) for spread in spreads])
-    heads += ["seeds", "cases", "missed organs"]
-    cells.append([str(len(summary.seeds)) for summary in summaries])
-    cells.append([str(len(summary.cases)) for summary in summaries])
-    cells.append([str(s.organs["total"]["missed"]) if s.organs else "n/a" for s in summaries])
-    widths = [max(len(head), *map(len, column)) for head, column in zip(heads, cells, strict=True)]
-    lines = [f"{'Method':<{name_width}} | " + " | ".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True))]
-    lines.append("-" * len(lines[0]))
-    for index, summary in enumerate(summaries):
-        row = " | ".join(f"{column[index]:>{w}}" for column, w in zip(cells, widths, strict=True))
-        lines.append(f"{summary.method:<{name_width}} | {row}")
-    return "\n".join(lines)

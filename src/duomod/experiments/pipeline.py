@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from duomod.console import say
+from duomod.console import plain, say
 from duomod.errors import DuomodError, InputError
 
 CHECKPOINT = Path("ckpts") / "best_model.pth"
@@ -78,7 +82,8 @@ class PipelineConfig(_Settings):
     training: Training | None = None
     split: str | None = Field(None, description="with npy_path: only the cases of this list")
     overlap: float = Field(0.5, ge=0, lt=1)
-    workers: int = Field(2, ge=1)
+    workers: int = Field(2, ge=1, description="cases handled at the same time")
+    jobs: int = Field(1, ge=1, description="trainings at the same time, each with its share of the CPU's cores")
     min_seeds: int = Field(2, ge=1)
 
     def problems(self) -> list[str]:
@@ -163,24 +168,48 @@ def run_pipeline(config: PipelineConfig, dry_run: bool = False) -> Path:
     journal = Journal(dry_run)
     if config.stages.preprocessing and config.preprocessing is not None:
         journal.step(f"preprocess {config.preprocessing.data_path}", lambda: _preprocess(config))
+    runs = [(entry, seed) for entry in config.methods for seed in config.seeds]
+    if config.stages.training:
+        trained = _train_all(config, runs, journal)
+        runs = [run for run, succeeded in zip(runs, trained, strict=True) if succeeded]
+    for entry, seed in runs:
+        _predict_and_evaluate(config, entry, seed, journal)
     summaries = []
-    for entry in config.methods:
-        for seed in config.seeds:
-            _run_seed(config, entry, seed, journal)
-        if config.stages.aggregation:
+    if config.stages.aggregation:
+        for entry in config.methods:
             summary = entry.log_root / f"{entry.name}_summary_results.txt"
-            if journal.step(f"{entry.name}: aggregate", lambda e=entry, s=summary: _aggregate(config, e, s)):  # type: ignore[misc]
+            if journal.step(f"{entry.name}: aggregate", partial(_aggregate, config, entry, summary)):
                 summaries.append(summary)
     if journal.failures:
-        raise StepsFailed("\n".join([f"{len(journal.failures)} step(s) failed; everything else is done", *journal.failures]))
+        raise StepsFailed(
+            "\n".join([f"{len(journal.failures)} step(s) failed; everything else is done", *journal.failures])
+        )
     return summaries[-1] if summaries else config.methods[-1].log_root
 
 
-def _run_seed(config: PipelineConfig, entry: MethodEntry, seed: int, journal: Journal) -> None:
+def _train_all(config: PipelineConfig, runs: Sequence[tuple[MethodEntry, int]], journal: Journal) -> list[bool]:
+    """Train every run, several at a time where asked for; returns which succeeded."""
+    titles = [f"{entry.name}, seed {seed}: train" for entry, seed in runs]
+    if config.jobs == 1 or journal.dry_run:
+        return [journal.step(title, partial(_train, config, *run)) for title, run in zip(titles, runs, strict=True)]
+    # A small network does not fill several cores: one run per core is faster than one run on all.
+    threads = max(1, (os.cpu_count() or 1) // config.jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.jobs, mp_context=context, initializer=_share_machine, initargs=(threads,)) as pool:
+        futures = [pool.submit(_train, config, *run) for run in runs]
+        return [journal.step(title, future.result) for title, future in zip(titles, futures, strict=True)]
+
+
+def _share_machine(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    plain()
+
+
+def _predict_and_evaluate(config: PipelineConfig, entry: MethodEntry, seed: int, journal: Journal) -> None:
     title = f"{entry.name}, seed {seed}"
     run = entry.log_root / f"seed_{seed}"
-    if config.stages.training and not journal.step(f"{title}: train", lambda: _train(config, entry, seed, run)):
-        return
     if config.stages.inference:
         if not journal.dry_run and not (run / CHECKPOINT).is_file():
             journal.fail(title, f"missing seed: {run / CHECKPOINT} does not exist", misuse=False)
@@ -209,11 +238,12 @@ def _preprocess(config: PipelineConfig) -> None:
     )
 
 
-def _train(config: PipelineConfig, entry: MethodEntry, seed: int, run: Path) -> None:
+def _train(config: PipelineConfig, entry: MethodEntry, seed: int) -> None:
     from duomod.training.setup import run_train
 
     assert config.training is not None
     section = config.training
+    run = entry.log_root / f"seed_{seed}"
     run_train(
         model=entry.name,
         data_path=section.data_path,

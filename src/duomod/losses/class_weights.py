@@ -23,11 +23,11 @@ def masked_quantile(values: Tensor, mask: Tensor, q: float) -> Tensor:
 
 
 def rlm_weights(distribution: Tensor, floor: float = 0.2, ceiling: float = 1.0) -> tuple[Tensor, Tensor]:
-    """RLM's class weights from a class distribution (METHODS 4.2 c): rare classes up to ``ceiling``, frequent ``floor``.
+    """RLM's class weights from a class distribution (METHODS 4.2 c): rare classes ``ceiling``, frequent ones ``floor``.
 
-    Log-frequencies are clamped to the 5 % and 95 % quantiles of the positive foreground entries; the background gets the
-    (lower) median of the foreground weights; weights are divided by their mean. All weights are one where fewer than two
-    foreground classes occur or their quantiles coincide. Runs without a host-device synchronisation.
+    Log-frequencies are clamped to the 5 % and 95 % quantiles of the positive foreground entries; the background gets
+    the (lower) median of the foreground weights; weights are divided by their mean. All weights are one where fewer
+    than two foreground classes occur or their quantiles coincide. Runs without a host-device synchronisation.
 
     Args:
         distribution: (C,) probabilities, background first.

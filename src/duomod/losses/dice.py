@@ -27,7 +27,7 @@ def dice_loss(
 
     * ``absent="constant"`` (the reference, METHODS 3.1): mean over all classes of w_c (1 - d_c). A class that is absent
       from the batch adds the constant w_c and no gradient.
-    * ``absent="penalise"``: classes present count as above; a class that is absent adds sum(stopgrad(p_c) p_c) / N instead,
+    * ``absent="penalise"``: classes present count as above; an absent class adds sum(stopgrad(p_c) p_c) / N instead,
       whose gradient p_c / N pushes false positives down (GADice, METHODS 3.3). The mean is over the classes present, so
       that a crop with few organs does not shrink their loss.
 

@@ -155,9 +155,9 @@ class DuoModNet(TwoNetworks):
             za, zb = self.A.head(gamma_a.unsqueeze(1) * fa), self.B.head(gamma_b.unsqueeze(1) * fb)
         za, zb = za.float(), zb.float()
         ce_weight, dice_weight = self._class_weights(za[labelled:], zb[labelled:])
-        supervised = self.supervised_loss(
-            za[:labelled], batch.label_l, ce_weight, dice_weight
-        ) + self.supervised_loss(zb[:labelled], batch.label_l, ce_weight, dice_weight)
+        supervised = self.supervised_loss(za[:labelled], batch.label_l, ce_weight, dice_weight) + self.supervised_loss(
+            zb[:labelled], batch.label_l, ce_weight, dice_weight
+        )
         cps = cross_pseudo_supervision(za, zb, ce_weight)
         loss = supervised + self.consistency_weight(progress) * cps
         parts = {"supervised": supervised.detach(), "cps": cps.detach()}

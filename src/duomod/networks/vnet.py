@@ -1,6 +1,6 @@
 """V-Net as the published reference builds it (METHODS 2.1): a U-shaped network with additive skip connections.
 
-The state-dict keys are the reference's (``block_one.conv.0.weight`` ... ``out_conv.bias``), so published checkpoints load.
+The state-dict keys are the reference's (``block_one.conv.0.weight`` ... ``out_conv.bias``): published checkpoints load.
 With ``levels`` below five the same scheme is simply shorter: blocks are numbered through encoder and decoder.
 """
 
@@ -28,7 +28,7 @@ def norm_layers(kind: Norm, channels: int) -> list[nn.Module]:
 
 
 class Stage(nn.Module):
-    """Convolution, normalisation and ReLU, ``repeats`` times; ``conv`` holds them in a row, as in the reference's keys."""
+    """Convolutions, each with normalisation and ReLU; ``conv`` holds them in a row, as in the reference's keys."""
 
     def __init__(self, convolutions: list[nn.Module], channels: int, norm: Norm) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def settings_from_state(state: dict[str, Tensor]) -> dict[str, int | str | float
     """Read a V-Net's settings off a state dict, for published checkpoints that carry none.
 
     Returns:
-        ``in_channels``, ``num_classes``, ``filters``, ``levels``, ``norm`` (``batch`` where running statistics are kept).
+        ``in_channels``, ``num_classes``, ``filters``, ``levels``, ``norm`` (``batch`` if it has running statistics).
 
     Raises:
         KeyError: it is not a V-Net's state dict.
@@ -162,5 +162,3 @@ def settings_from_state(state: dict[str, Tensor]) -> dict[str, int | str | float
         "levels": levels,
         "norm": "batch" if "block_one.conv.1.running_mean" in state else "instance",
     }
-
-

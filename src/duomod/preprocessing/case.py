@@ -133,7 +133,7 @@ def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | list[str]:
     hashes = {path: sha256(path) for path in (case.image, case.label) if path is not None}
     record = CaseRecord(
         case_id=case.case_id,
-        role=job.role,  # type: ignore[arg-type]
+        role=job.role,
         labelled=labels is not None,
         modality=modality,
         shape=working.shape,

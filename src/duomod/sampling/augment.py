@@ -1,4 +1,4 @@
-"""Augmentation of patches. What is drawn (:func:`draw`) is apart from what is done (:func:`apply`), so it can be replayed."""
+"""Augmentation of patches. Drawing (:func:`draw`) is apart from doing (:func:`apply`), so that it can be replayed."""
 
 from __future__ import annotations
 

@@ -23,9 +23,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
         unlabelled = None if self.image_u is None else self.image_u.to(device, non_blocking=True)
-        return Batch(
-            self.image_l.to(device, non_blocking=True), self.label_l.to(device, non_blocking=True), unlabelled
-        )
+        return Batch(self.image_l.to(device, non_blocking=True), self.label_l.to(device, non_blocking=True), unlabelled)
 
     def unlabelled(self) -> Tensor:
         """The unlabelled images, for methods that cannot do without."""

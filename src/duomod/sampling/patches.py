@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +46,9 @@ def random_corner(rng: np.random.Generator, shape: Index3, patch: Index3, margin
     return _triple(corner)
 
 
-def read_patch(volume: NDArray[np.generic], corner: Index3, patch: Index3) -> tuple[NDArray[np.generic], list[tuple[int, int]]]:
+def read_patch(
+    volume: NDArray[np.generic], corner: Index3, patch: Index3
+) -> tuple[NDArray[np.generic], list[tuple[int, int]]]:
     """Copy a patch's part inside the volume.
 
     Returns:
@@ -58,6 +62,6 @@ def read_patch(volume: NDArray[np.generic], corner: Index3, patch: Index3) -> tu
     return np.array(volume[tuple(slices)]), padding
 
 
-def _triple(values: object) -> Index3:
-    z, y, x = values  # type: ignore[misc]
+def _triple(values: Iterable[int]) -> Index3:
+    z, y, x = values
     return int(z), int(y), int(x)

@@ -1,4 +1,4 @@
-"""The labelled and the unlabelled stream. Sample ``i`` of step ``s`` depends on (seed, s, i) only, so training can resume.
+"""The labelled and the unlabelled stream. Sample ``i`` of step ``s`` depends on (seed, s, i) only: training can resume.
 
 An unlabelled stream is given images and body voxels, nothing else: it has no way to a label. Neither stream is given
 evaluation or test cases.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,13 +19,11 @@ from duomod.config import AugmentConfig, SamplingConfig
 from duomod.datasets.splits import Split
 from duomod.errors import InputError
 from duomod.preprocessing.intensity import normalise
-from duomod.preprocessing.store import Store
-from duomod.sampling.batch import Batch
+from duomod.preprocessing.store import BODY, Store
 from duomod.sampling.augment import apply, draw
+from duomod.sampling.batch import Batch
 from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
 from duomod.seeding import generator
-
-BODY = -1
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Crop:
     def cut(
         self, rng: np.random.Generator, shape: Index3, centres: Sequence[NDArray[np.int32]], share: float
     ) -> Index3:
-        """Choose a corner: with probability ``share`` around a voxel of one of ``centres`` (drawn uniformly), else anywhere."""
+        """Choose a corner: with probability ``share`` around a voxel of ``centres``, drawn uniformly; or anywhere."""
         if centres and rng.random() < share:
             voxels = centres[int(rng.integers(len(centres)))]
             z, y, x = voxels[int(rng.integers(len(voxels)))]
@@ -64,7 +61,13 @@ class LabelledStream:
 
     def __init__(self, store: Store, cases: Sequence[str], crop: Crop) -> None:
         self.store, self.cases, self.crop = store, cases, crop
-        self.coords = lru_cache(maxsize=None)(store.coords)
+        self._coords: dict[str, dict[int, NDArray[np.int32]]] = {}
+
+    def coords(self, case: str) -> dict[int, NDArray[np.int32]]:
+        """A case's voxels per class, read once."""
+        if case not in self._coords:
+            self._coords[case] = self.store.coords(case)
+        return self._coords[case]
 
     def sample(self, step: int, index: int) -> tuple[Tensor, Tensor]:
         """Return image (D, H, W) float32 and label (D, H, W) int64."""
@@ -98,7 +101,13 @@ class UnlabelledStream:
 
     def __init__(self, store: Store, cases: Sequence[str], crop: Crop) -> None:
         self.store, self.cases, self.crop = store, cases, crop
-        self.body = lru_cache(maxsize=None)(lambda case: store.coords(case)[BODY])
+        self._body: dict[str, NDArray[np.int32]] = {}
+
+    def body(self, case: str) -> NDArray[np.int32]:
+        """A case's body voxels, read once; of all coordinates these alone are kept."""
+        if case not in self._body:
+            self._body[case] = self.store.coords(case)[BODY]
+        return self._body[case]
 
     def sample(self, step: int, index: int) -> Tensor:
         """Return an image (D, H, W) float32."""
@@ -112,9 +121,7 @@ class UnlabelledStream:
         return apply(image, None, draw(rng, crop.augment))[0]
 
 
-def _normalised_patch(
-    store: Store, case: str, volume: NDArray[np.generic], corner: Index3, patch: Index3
-) -> Tensor:
+def _normalised_patch(store: Store, case: str, volume: NDArray[np.generic], corner: Index3, patch: Index3) -> Tensor:
     voxels, padding = read_patch(volume, corner, patch)
     image = normalise(voxels, store.cases[case].modality, store.spec.window)
     return torch.from_numpy(np.pad(image, padding))

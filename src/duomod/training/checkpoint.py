@@ -1,9 +1,10 @@
-"""Checkpoints: plain tensors and one JSON string. Published ones (without the JSON) load too; pickled objects never do."""
+"""Checkpoints: plain tensors and one JSON string. Published ones, without the JSON, load too; pickled objects never."""
 
 from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,7 +83,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own message says what is wrong with the file
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path) or "GLOBAL" in str(error) or "global" in str(error):
             raise InputError(

@@ -101,7 +101,7 @@ def fit(run: Run, resume: dict[str, Any] | None) -> State:
     note = ""
     with (
         Trackers(run.folder, state.step) as trackers,
-        progress_display(run.info.method, run.total_steps, state.step) as advance,
+        progress_display(f"{run.info.method}, seed {run.seed}", run.total_steps, state.step) as advance,
         stop_requests() as stop,
     ):
         method.train()
@@ -146,10 +146,16 @@ def fit(run: Run, resume: dict[str, Any] | None) -> State:
                 raise Interrupted(f"to go on, run: {resume_command()}")
         if state.best_dice < 0:
             trackers.log("no evaluation cases: best_model.pth is the last model")
-            save_checkpoint(run.folder / "ckpts" / "best_model.pth", method, run.info.model_copy(update={"step": state.step}))
+            save_checkpoint(
+                run.folder / "ckpts" / "best_model.pth", method, run.info.model_copy(update={"step": state.step})
+            )
         trackers.log(
             f"done: {state.step} steps"
-            + (f", best validation Dice {state.best_dice:.4f} after step {state.best_step}" if state.best_dice >= 0 else "")
+            + (
+                f", best validation Dice {state.best_dice:.4f} after step {state.best_step}"
+                if state.best_dice >= 0
+                else ""
+            )
         )
     return state
 
@@ -179,7 +185,8 @@ def _validate_if_due(run: Run, state: State, trackers: Trackers) -> bool:
     else:
         state.without_improvement += 1
     trackers.log(
-        f"epoch {epoch}: validation Dice {mean:.4f}{' (best so far)' if improved else ''}, {time.monotonic() - began:.1f} s",
+        f"epoch {epoch}: validation Dice {mean:.4f}{' (best so far)' if improved else ''},"
+        f" {time.monotonic() - began:.1f} s",
         show=False,
     )
     return rule.patience is not None and state.without_improvement >= rule.patience
@@ -221,17 +228,17 @@ def stop_requests() -> Iterator[StopRequest]:
         for known, handler in previous.items():
             signal.signal(known, handler)
 
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, request)
+        for known in (signal.SIGINT, signal.SIGTERM):
+            previous[known] = signal.signal(known, request)
     except ValueError:  # not the main thread: whoever runs us there handles signals
         pass
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for known, handler in previous.items():
+            signal.signal(known, handler)
 
 
 def resume_command() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -71,7 +70,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 
 
 class ShallowSafeConv3d(nn.Conv3d):
-    """A convolution that leaves autocast where its input is two voxels deep (see :func:`guard_shallow_convolutions`)."""
+    """A convolution that leaves autocast where its input is two voxels deep; see :func:`guard_shallow_convolutions`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the base class's name)
         if input.shape[2] == 2 and torch.is_autocast_enabled("cpu"):
@@ -114,14 +113,9 @@ def guard_shallow_convolutions(module: nn.Module, device: torch.device, dtype: t
 
 
 def lay_out(module: nn.Module, device: torch.device) -> nn.Module:
-    """Move a module to its device; on the CPU also to the channels-last layout, in which its convolutions are fastest."""
+    """Move a module to its device; on the CPU to the channels-last layout too, in which convolutions are fastest."""
     module = module.to(device)
     if device.type == "cpu":
         # torch's signature omits 5-D layouts that the function accepts.
         module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return module
-
-
-def thread_count() -> int:
-    """CPU threads available to this process (cgroup and affinity respected)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,9 +21,9 @@ class Trackers:
         folder.mkdir(parents=True, exist_ok=True)
         self._jsonl = folder / "metrics.jsonl"
         _drop_from(self._jsonl, first_step)
-        self._metrics = open(self._jsonl, "a", encoding="utf-8")
-        self._log = open(folder / "train.log", "a", encoding="utf-8")
-        self._board: Any = SummaryWriter(folder / "tensorboard", purge_step=first_step)  # type: ignore[no-untyped-call]
+        self._metrics = open(self._jsonl, "a", encoding="utf-8")  # noqa: SIM115  (closed in __exit__)
+        self._log = open(folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115
+        self._board: Any = SummaryWriter(folder / "tensorboard", purge_step=first_step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers at a step."""

@@ -1,0 +1,5 @@
+"""``python -m duomod`` is ``duomod``."""
+
+from duomod.cli import main
+
+main()

@@ -1,0 +1,176 @@
+"""Whole training runs on the tiny phantom: real files, real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from duomod.datasets.phantom import write_phantom
+from duomod.errors import InputError
+from duomod.preprocessing.preprocess import run_preprocess
+from duomod.training.checkpoint import load_predictor, read_checkpoint
+from duomod.training.setup import run_train
+
+SMALL: dict[str, Any] = {
+    "max_epochs": 4,
+    "steps_per_epoch": 3,
+    "patch": [16, 16, 16],
+    "precision": "fp32",
+    "network": {"name": "vnet", "filters": 4, "levels": 3, "dropout_last": 0.3},
+    "validation": {"every_epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    return run_preprocess(write_phantom(folder / "raw", cases=8, seed=0, preset="tiny"), folder / "data")
+
+
+def train(data: Path, output: Path, model: str = "duomodnet", **changes: Any) -> Path:
+    settings = {**SMALL, **changes.pop("settings", {})}
+    options = {"labeled_count": 2, "gpu": "", "preset": "compact", **changes}
+    return run_train(model=model, data_path=data, output_dir=output, settings=settings, **options)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    resume = read_checkpoint(run / "ckpts" / "last.pth")["resume"]
+    return {**resume["method"], "step": torch.tensor(resume["state"]["step"])}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train(data, folder)
+    return folder
+
+
+class TestARun:
+    def test_it_leaves_everything_the_design_promises(self, uninterrupted: Path) -> None:
+        for name in ("config.yaml", "ckpts/best_model.pth", "ckpts/last.pth", "metrics.jsonl", "train.log"):
+            assert (uninterrupted / name).stat().st_size > 0, name
+        assert list((uninterrupted / "tensorboard").glob("events*"))
+        assert json.loads((uninterrupted / "train_manifest.json").read_text())["steps"] == 12
+        assert yaml.safe_load((uninterrupted / "config.yaml").read_text())["method"]["direction"]
+
+    def test_metrics_hold_losses_and_validation_of_each_class(self, uninterrupted: Path) -> None:
+        rows = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows if "loss" in row] == [2, 5, 8, 11]
+        validations = [row for row in rows if "val_dice" in row]
+        assert [row["step"] for row in validations] == [5, 11]
+        assert any(key.startswith("val_dice/") for key in validations[0])
+
+    def test_the_checkpoint_says_all_that_prediction_needs(self, uninterrupted: Path) -> None:
+        for name in ("best_model.pth", "last.pth"):
+            predictor, info = load_predictor(uninterrupted / "ckpts" / name)
+            assert info.spec is not None
+            assert predictor(torch.rand(1, 1, 16, 16, 16)).shape == (1, info.num_classes, 16, 16, 16)
+
+    def test_the_same_seed_gives_the_same_weights(self, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+        train(data, tmp_path / "again")
+        assert same(weights(tmp_path / "again"), weights(uninterrupted))
+
+    def test_another_seed_gives_others(self, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+        train(data, tmp_path / "other", seed=1)
+        assert not same(weights(tmp_path / "other"), weights(uninterrupted))
+
+    def test_a_finished_run_is_left_alone(self, data: Path, uninterrupted: Path) -> None:
+        before = (uninterrupted / "ckpts" / "last.pth").stat().st_mtime_ns
+        train(data, uninterrupted)
+        assert (uninterrupted / "ckpts" / "last.pth").stat().st_mtime_ns == before
+
+    def test_other_settings_are_refused_by_name(self, data: Path, uninterrupted: Path) -> None:
+        with pytest.raises(InputError, match=r"train\.max_epochs: was 4, now 5"):
+            train(data, uninterrupted, settings={"max_epochs": 5})
+
+    @pytest.mark.parametrize("model", ["supervised", "cps"])
+    def test_other_methods_train(self, data: Path, tmp_path: Path, model: str) -> None:
+        assert train(data, tmp_path / model, model, settings={"max_epochs": 1}).is_file()
+
+    def test_early_stopping_counts_validations(self, data: Path, tmp_path: Path) -> None:
+        settings = {
+            "max_epochs": 50,
+            "steps_per_epoch": 1,
+            "validation": {"every_epochs": 1, "patience": 2},
+            "optim": {"base_lr": 1e-12},
+        }
+        train(data, tmp_path / "run", "supervised", settings=settings)
+        assert json.loads((tmp_path / "run" / "train_manifest.json").read_text())["steps"] < 50
+
+
+COMMAND = [sys.executable, "-m", "duomod", "train", "--model", "duomodnet", "--preset", "compact", "--gpu", ""]
+
+
+def command(data: Path, output: Path, *more: str) -> list[str]:
+    settings = ["max_epochs=4", "steps_per_epoch=3", "patch=[16,16,16]", "precision=fp32", "network.name=vnet"]
+    settings += ["network.filters=4", "network.levels=3", "network.dropout_last=0.3", "validation.every_epochs=2"]
+    flags = [part for setting in settings for part in ("--set", setting)]
+    return [*COMMAND, "--data_path", str(data), "--output_dir", str(output), "--labeled_count", "2", *flags, *more]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_resumes_to_the_same_weights(
+    data: Path, uninterrupted: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(data, run), stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (run / "ckpts" / "last.pth").is_file():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(how)
+    _, messages = process.communicate(timeout=120)
+    if how is signal.SIGINT and process.returncode != 0:
+        assert process.returncode == 130
+        assert "--resume" in messages
+        assert "Traceback" not in messages
+    done = subprocess.run(command(data, run, "--resume"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(run / "ckpts" / "best_model.pth")
+    assert same(weights(run), weights(uninterrupted))
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+class TestWrongUse:
+    def test_an_unfinished_run_wants_a_decision(self, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        (run / "ckpts").mkdir(parents=True)
+        for name in ("config.yaml", "ckpts/last.pth"):
+            (run / name).write_bytes((uninterrupted / name).read_bytes())
+        with pytest.raises(InputError, match="add --resume to go on, or --overwrite"):
+            train(data, run)
+
+    def test_an_unknown_model_gets_a_suggestion(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="unknown model 'duomodnt'.*Did you mean 'duomodnet'"):
+            train(data, tmp_path / "run", "duomodnt")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_wrong_number_of_classes_names_both(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"--num_classes 16 disagrees .* 8 classes"):
+            train(data, tmp_path / "run", num_classes=16)
+
+    def test_a_missing_split_lists_those_there_are(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="labeled_5p"):
+            train(data, tmp_path / "run", labeled_count=None, split_name="labeled_7x")
+
+    def test_a_folder_that_is_not_preprocessed_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "raw").mkdir()
+        with pytest.raises(InputError, match="raw"):
+            train(tmp_path / "raw", tmp_path / "run")
