@@ -342,6 +342,32 @@ def aggregate(
     )
 
 
+@command("methods", "duomod methods")
+def methods() -> None:
+    """List all methods: paper, year, network, parameters, memory and time of a step relative to supervised."""
+    from duomod.console import out
+    from duomod.methods.catalog import listing
+
+    out.print(listing(), markup=False)
+
+
+@command("check-method", "duomod check-method duomodnet")
+def check_method(
+    name: Annotated[str, typer.Argument(help="Name of a method, or path of a Python file with one.")],
+) -> None:
+    """Run the conformance suite over a method: gradients, saving, shapes, determinism, learning, leaks."""
+    from duomod.console import out
+    from duomod.methods.conformance import check_method as run_checks
+    from duomod.methods.registry import load_method, load_plugin
+
+    results = run_checks(load_plugin(Path(name)) if name.endswith(".py") else load_method(name))
+    for result in results:
+        out.print(f"{'passed' if result.passed else 'FAILED'}  {result.rule}  {result.message}".rstrip(), markup=False)
+    failed = [result.rule for result in results if not result.passed]
+    if failed:
+        raise DuomodError(f"{name}: {len(failed)} of {len(results)} rules failed: {', '.join(failed)}")
+
+
 @command("phantom", "duomod phantom phantom_raw --cases 12 --seed 0 --preset tiny")
 def phantom(
     out: Annotated[Path, typer.Argument(help="Where the data set goes (AMOS layout).")],

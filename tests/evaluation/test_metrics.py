@@ -181,13 +181,14 @@ class TestIndependentImplementations:
     shape = (20, 40, 36)
     spacing = (3.0, 0.8, 1.1)
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def pair(self) -> tuple[m.BoolArray, m.BoolArray]:
         rng = np.random.default_rng(1)
         pred, truth = ellipsoid(self.shape, (9, 20, 18), (7, 14, 12)), ellipsoid(self.shape, (10, 21, 17), (8, 12, 13))
         # Ragged surfaces, a hole and a far speck: not only smooth shapes.
         return pred ^ (m.surface(pred) & (rng.random(self.shape) < 0.3)) | box(self.shape, (0, 0, 0), (1, 2, 1)), truth
 
+    @pytest.mark.filterwarnings("ignore::FutureWarning")
     def test_monai_surface_distance_hausdorff_and_surface_dice(self, pair: tuple[m.BoolArray, m.BoolArray]) -> None:
         monai = pytest.importorskip("monai.metrics")
         import torch
@@ -217,6 +218,7 @@ class TestIndependentImplementations:
         assert score(*pair, self.spacing)["Dice"] == pytest.approx(overlap.GetDiceCoefficient(1))
         assert score(*pair, self.spacing)["IoU"] == pytest.approx(overlap.GetJaccardCoefficient(1))
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_surface_distance_package_agrees_on_extents_and_weighs_by_area(self) -> None:
         """Its surface runs between voxels and is weighted by area, so only its largest distance is comparable exactly."""
         peer = pytest.importorskip("surface_distance.metrics")
@@ -224,13 +226,16 @@ class TestIndependentImplementations:
         distances = peer.compute_surface_distances(truth, pred, self.spacing)
         values = score(pred, truth, self.spacing)
         assert peer.compute_robust_hausdorff(distances, 100) == pytest.approx(values["HD"], rel=1e-6)
-        pred, truth = ellipsoid(self.shape, (9, 20, 18), (7, 14, 12)), ellipsoid(self.shape, (10, 21, 17), (8, 12, 13))
-        theirs = np.mean(
-            peer.compute_average_surface_distance(peer.compute_surface_distances(truth, pred, self.spacing))
+        # On a smooth shape in isotropic voxels the conventions come close, but are not the same number.
+        pred, truth = (
+            ellipsoid((44, 52, 50), (20, 25, 25), (15, 20, 18)),
+            ellipsoid((44, 52, 50), (24, 25, 25), (15, 20, 18)),
         )
-        ours = score(pred, truth, self.spacing)["ASD"]
-        assert ours == pytest.approx(theirs, rel=0.25)
-        assert ours != pytest.approx(theirs, rel=0.01)
+        distances = peer.compute_surface_distances(truth, pred, ISOTROPIC)
+        theirs = np.mean(peer.compute_average_surface_distance(distances))
+        ours = score(pred, truth)["ASD"]
+        assert ours == pytest.approx(theirs, rel=0.2)
+        assert ours != pytest.approx(theirs, rel=0.005)
 
 
 class TestChoice:
