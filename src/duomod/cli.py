@@ -342,6 +342,20 @@ def aggregate(
     )
 
 
+@command("compare", "duomod compare cps_aggregated_metrics.csv duomodnet_aggregated_metrics.csv --baseline cps")
+def compare(
+    tables: Annotated[list[Path], typer.Argument(help="Aggregated tables of two or more methods.")],
+    baseline: Annotated[str, typer.Option("--baseline", help="The method the others are compared with.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison.")] = Path("comparison"),
+    dataset: Dataset = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstrap and permutations.")] = 0,
+) -> None:
+    """Compare methods case by case: paired tests, Holm correction, bootstrap intervals, and a sentence per comparison."""
+    from duomod.evaluation.compare import run_compare
+
+    finish(run_compare(tables, baseline=baseline, output=output, dataset=dataset, seed=seed))
+
+
 @command("methods", "duomod methods")
 def methods() -> None:
     """List all methods: paper, year, network, parameters, memory and time of a step relative to supervised."""

@@ -220,7 +220,7 @@ class TestIndependentImplementations:
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_surface_distance_package_agrees_on_extents_and_weighs_by_area(self) -> None:
-        """Its surface runs between voxels and is weighted by area, so only its largest distance is comparable exactly."""
+        """Its surface runs between voxels and is weighted by area: only the largest distance is exactly comparable."""
         peer = pytest.importorskip("surface_distance.metrics")
         pred, truth = box((12, 30, 30), (2, 5, 5), (8, 20, 20)), box((12, 30, 30), (2, 5, 9), (8, 20, 24))
         distances = peer.compute_surface_distances(truth, pred, self.spacing)

@@ -11,10 +11,24 @@ from duomod.datasets.spec import load_spec
 from duomod.errors import InputError
 from duomod.evaluation.naming import classes_in_json, find_naming
 
-ORIGINAL_AMOS = (
-    "background,spleen,right kidney,left kidney,gall bladder,esophagus,liver,stomach,arota,postcava,pancreas,"
-    "right adrenal gland,left adrenal gland,duodenum,bladder,prostate/uterus"
-).split(",")
+ORIGINAL_AMOS = [
+    "background",
+    "spleen",
+    "right kidney",
+    "left kidney",
+    "gall bladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "arota",
+    "postcava",
+    "pancreas",
+    "right adrenal gland",
+    "left adrenal gland",
+    "duodenum",
+    "bladder",
+    "prostate/uterus",
+]
 
 
 @pytest.mark.parametrize(

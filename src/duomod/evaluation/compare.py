@@ -142,7 +142,7 @@ def _check_comparable(methods: Sequence[MethodValues], baseline: str) -> None:
         problems.append("a comparison needs at least two aggregated tables")
     if baseline not in names:
         problems.append(
-            f"the baseline '{baseline}' is none of the tables.{nearest_name(baseline, names)} Given: {', '.join(names)}."
+            f"the baseline '{baseline}' is none of them.{nearest_name(baseline, names)} Given: {', '.join(names)}."
         )
     first = methods[0]
     for other in methods[1:]:
