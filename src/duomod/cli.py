@@ -506,6 +506,7 @@ def main(arguments: list[str] | None = None) -> None:
 _DISK_ERRORS = {
     errno.ENOSPC: "The disk is full: free some space and run the command again; it goes on where it stopped.",
     errno.EDQUOT: "The disk quota is used up: free some space and run the command again; it goes on where it stopped.",
+    errno.EFBIG: "The file is larger than the system allows (ulimit -f): raise that limit and run the command again.",
     errno.EACCES: "You may not read or write there: choose another folder or ask for its permissions.",
     errno.EPERM: "You may not read or write there: choose another folder or ask for its permissions.",
     errno.EROFS: "This is a read-only file system: choose another output folder.",

@@ -148,6 +148,17 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert steps == sorted(steps)
 
 
+def test_a_checkpoint_that_cannot_be_written_is_one_message_and_leaves_nothing(data: Path, tmp_path: Path) -> None:
+    # A limit on the size of files fails a write halfway, as a full disk does, without needing one.
+    run = tmp_path / "run"
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *command(data, run, "--set", "network.filters=16")]
+    done = subprocess.run(limited, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 2, done.stderr
+    assert "best_model.pth" in done.stderr or "last.pth" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((run / "ckpts").glob("*"))
+
+
 class TestWrongUse:
     def test_an_unfinished_run_wants_a_decision(self, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
         run = tmp_path / "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import warnings
@@ -70,8 +71,11 @@ def save_checkpoint(path: Path, method: Method, info: ModelInfo, resume: dict[st
     content[INFO_KEY] = info.model_dump_json()
     if resume is not None:
         content[RESUME_KEY] = resume
+    # Through memory: torch turns a full disk into an internal error that says nothing of it.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
