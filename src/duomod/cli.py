@@ -350,7 +350,7 @@ def compare(
     dataset: Dataset = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstrap and permutations.")] = 0,
 ) -> None:
-    """Compare methods case by case: paired tests, Holm correction, bootstrap intervals, and a sentence per comparison."""
+    """Compare methods case by case: paired tests, Holm correction, bootstrap intervals, a sentence per comparison."""
     from duomod.evaluation.compare import run_compare
 
     finish(run_compare(tables, baseline=baseline, output=output, dataset=dataset, seed=seed))

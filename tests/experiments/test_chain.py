@@ -32,11 +32,12 @@ def script(name: str, *arguments: str | Path, cwd: Path, code: int = 0) -> subpr
 
 def predict_command(seed: str) -> list[str]:
     run_folder = f"./logs/amos/duomodnet/{seed}"
-    return (
+    text = (
         "--npy_path ./Dataset/AMOS22_preprocessed/imagesVa --original_nii_path ./Dataset/AMOS22/imagesVa"
         f" --output_path {run_folder}/predictions --model_path {run_folder}/ckpts/best_model.pth"
         " --exp duomodnet --task phantom_tiny --overlap 0.5 --gpu"
-    ).split() + [""]
+    )
+    return [*text.split(), ""]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in ("0", "1"):
         done = script(
             "train.py",
-            *"--model duomodnet --data_path ./Dataset/AMOS22_preprocessed --gpu 0 --num_classes 8 --max_epochs 2".split(),
+            *"--model duomodnet --data_path ./Dataset/AMOS22_preprocessed --gpu 0".split(),
+            *"--num_classes 8 --max_epochs 2".split(),
             *f"--batch_size 2 --output_dir ./logs/amos/duomodnet/seed_{seed} --seed {seed} --labeled_count 2".split(),
             *SHORT,
             cwd=folder,
@@ -79,9 +81,7 @@ def test_predicting_the_scan_itself_gives_the_same_labels(work: Path) -> None:
     run(sys.executable, "-m", "duomod", "predict", *arguments, "", "--model", model, cwd=work)
     for predicted in (work / "direct").glob("*.nii.gz"):
         other = sitk.ReadImage(work / "logs/amos/duomodnet/seed_0/predictions" / predicted.name)
-        np.testing.assert_array_equal(
-            sitk.GetArrayFromImage(sitk.ReadImage(predicted)), sitk.GetArrayFromImage(other)
-        )
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(predicted)), sitk.GetArrayFromImage(other))
 
 
 def test_evaluation_and_aggregation(work: Path) -> None:

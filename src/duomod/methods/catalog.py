@@ -266,5 +266,5 @@ def listing() -> str:
     ]
     papers = [f"{row.name}: {row.paper}" for row in sorted(rows, key=lambda row: row.name)]
     conditions = stored.get("conditions", "not measured")
-    note = f"Parameters: trained ones, at 32 filters and 16 classes. Time and memory of a step: {BASELINE} = 1, measured"
+    note = f"Trained parameters, at 32 filters and 16 classes. Time and memory of a step: {BASELINE} = 1, measured"
     return "\n".join([*lines, "", f"{note} ({conditions}).", "", *papers])
