@@ -189,16 +189,17 @@ def read_labels(path: Path, settings: Settings) -> tuple[npt.NDArray[np.uint8], 
         np.isfinite(low) and np.isfinite(high) and np.array_equal(array, np.rint(array))
     ):
         raise InputError(f"{path}: has values that are not whole numbers; is it an image rather than a label map?")
+    if settings.label_merges:
+        source, array = array, array.copy()
+        for raw, target in settings.label_merges.items():
+            array[source == raw] = target
+        low, high = array.min(), array.max()
     limit = settings.num_classes or _MOST_CLASSES
-    if settings.label_merges or low < 0 or high >= limit:
-        values = np.unique(array)
-        merged = np.asarray([settings.label_merges.get(int(value), int(value)) for value in values])
-        unknown = values[(merged < 0) | (merged >= limit)]
-        if unknown.size:
-            raise InputError(
-                f"{path}: unknown label {_shown(unknown.tolist())}; {limit} classes have the labels 0 to {limit - 1}"
-            )
-        array = merged[np.searchsorted(values, array)]
+    if low < 0 or high >= limit:
+        unknown = np.unique(array[(array < 0) | (array >= limit)])
+        raise InputError(
+            f"{path}: unknown label {_shown(unknown.tolist())}; {limit} classes have the labels 0 to {limit - 1}"
+        )
     return array.astype(np.uint8), Geometry.of(image)
 
 

@@ -245,14 +245,14 @@ def run_evaluate(
         InputError: lists all missing and extra files, differing grids, unknown labels and unreadable files.
     """
     pred_path, gt_path = Path(pred_path), Path(gt_path)
+    target = Path(output_csv) if output_csv else _default_output(pred_path)
+    if target.suffix.lower() not in (".csv", ".xlsx"):
+        raise InputError(f"{target}: the result's name must end with .csv or .xlsx")
     naming = find_naming(pred_path, gt_path, dataset, num_classes)
     settings = _settings(naming, metrics, asd, protocol, empty_policy, tolerance_mm)
     pairs, problems = find_pairs(
         pred_path, gt_path, image_suffix=naming.image_suffix, cases=cases, allow_missing=allow_missing
     )
-    target = Path(output_csv) if output_csv else _default_output(pred_path)
-    if target.suffix.lower() not in (".csv", ".xlsx"):
-        problems.append(f"{target}: the result's name must end with .csv or .xlsx")
     if problems and not pairs:
         raise InputError(problems)
     keys = {pair.name: pair.key(settings) for pair in pairs}
