@@ -323,23 +323,36 @@ def aggregate(
     group_table: Annotated[
         Path | None, typer.Option("--group_table", help="Table of cases (scanner, modality, ...) to group by.")
     ] = None,
+    table: Annotated[
+        list[Path] | None, typer.Option("--table", help="Also write the means as .md, .tex, .csv or .xlsx; repeatable.")
+    ] = None,
 ) -> None:
     """Average a method's results over its seeds: mean ± std per class, over the foreground and over the tail."""
     from duomod.evaluation.aggregate import run_aggregate
+    from duomod.report.tables import summaries_of, write_tables
 
-    finish(
-        run_aggregate(
-            method_base_dir,
+    summary = run_aggregate(
+        method_base_dir,
+        seed_pattern=seed_pattern,
+        results_filename=results_filename,
+        aggregated_csv_output=aggregated_csv_output,
+        summary_output=summary_output,
+        min_seeds=min_seeds,
+        dataset=dataset,
+        ddof=ddof,
+        group_table=group_table,
+    )
+    if table:
+        summaries = summaries_of(
+            [method_base_dir],
+            dataset=dataset,
+            min_seeds=min_seeds,
+            ddof=ddof,
             seed_pattern=seed_pattern,
             results_filename=results_filename,
-            aggregated_csv_output=aggregated_csv_output,
-            summary_output=summary_output,
-            min_seeds=min_seeds,
-            dataset=dataset,
-            ddof=ddof,
-            group_table=group_table,
         )
-    )
+        write_tables(summaries, table)
+    finish(summary)
 
 
 @command("compare", "duomod compare cps_aggregated_metrics.csv duomodnet_aggregated_metrics.csv --baseline cps")

@@ -24,18 +24,24 @@ def _number(value: float, metric: Metric) -> str:
     return "n/a" if np.isnan(value) else f"{value * metric.scale:.{metric.decimals}f}"
 
 
+def _name_width(classes: Sequence[str]) -> int:
+    """Width of the column of class names: the published 22, or more where a name is longer."""
+    return max(22, *map(len, classes))
+
+
 def evaluation_text(info: ResultInfo, values: dict[str, FloatArray]) -> str:
     """Return the table printed after one evaluation: per class, the mean over cases and what became of the organ."""
     metrics = [Metric(**record) for record in info.metrics]
     widths = [max(len(metric.title), 9) for metric in metrics]
-    head = f"{'Class':<22}" + "".join(f" | {m.title:>{w}}" for m, w in zip(metrics, widths, strict=True))
+    first = _name_width(info.classes)
+    head = f"{'Class':<{first}}" + "".join(f" | {m.title:>{w}}" for m, w in zip(metrics, widths, strict=True))
     head += " | detected | misplaced | missed | false | absent"
     lines = [head, "-" * len(head)]
 
     def row(name: str, numbers: Sequence[float], counts: dict[str, int]) -> str:
         cells = "".join(f" | {_number(v, m):>{w}}" for v, m, w in zip(numbers, metrics, widths, strict=True))
         return (
-            f"{name:<22}{cells} | {counts['detected']:>8} | {counts['misplaced']:>9} | {counts['missed']:>6}"
+            f"{name:<{first}}{cells} | {counts['detected']:>8} | {counts['misplaced']:>9} | {counts['missed']:>6}"
             f" | {counts['false']:>5} | {counts['absent']:>6}"
         )
 
@@ -79,10 +85,11 @@ def summary_text(summary: Summary) -> str:
     ]
     # The published widths: 18 for an overlap (Dice), 19 for a distance (ASD); a longer name makes its column wider.
     widths = [max(len(metric.title), 18 if metric.kind == "overlap" else 19) for metric, _ in metrics]
-    head = f"{'Class':<22}" + "".join(f" | {m.title:>{w}}" for (m, _), w in zip(metrics, widths, strict=True))
+    first = _name_width(summary.classes)
+    head = f"{'Class':<{first}}" + "".join(f" | {m.title:>{w}}" for (m, _), w in zip(metrics, widths, strict=True))
     lines += [head, "-" * (len(head) - 1)]
     for index, name in enumerate(summary.classes[1:]):
-        row = f"{name:<22}"
+        row = f"{name:<{first}}"
         for (metric, values), width in zip(metrics, widths, strict=True):
             overlap = metric.kind == "overlap"
             cell = _spread(values.per_class[index], metric, width - (9 if overlap else 10), 5 if overlap else 6)
