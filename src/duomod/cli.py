@@ -497,16 +497,23 @@ def _numbers(text: str | None, count: int, flag: str, kind: type) -> Any:
     return values
 
 
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command, turn a user's mistakes into one message and the exit code 2."""
     try:
         app(arguments)
     except DuomodError as error:
-        _complain(str(error))
+        if error.exit_code == INTERRUPTED:
+            print(error, file=sys.stderr)
+        else:
+            _complain(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _complain("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
