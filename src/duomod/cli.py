@@ -530,6 +530,7 @@ _DISK_ERRORS = {
     errno.EACCES: "You may not read or write there: choose another folder or ask for its permissions.",
     errno.EPERM: "You may not read or write there: choose another folder or ask for its permissions.",
     errno.EROFS: "This is a read-only file system: choose another output folder.",
+    errno.ENOENT: "There is no such file or folder: check the path.",
     errno.ENOTDIR: "A file is in the way of a folder: choose another output folder.",
     errno.EISDIR: "A folder is in the way of a file: choose another output path.",
     errno.EEXIST: "A file is in the way of a folder: choose another output folder.",

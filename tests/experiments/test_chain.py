@@ -134,7 +134,14 @@ def test_the_pipeline_script_reports_a_missing_seed_and_does_the_rest(work: Path
     assert done.stdout.splitlines()[-1].endswith("duomodnet_summary_results.txt")
 
 
+DATA = "Dataset/AMOS22_preprocessed"
+IN_THE_WAY = "Dataset/AMOS22/dataset.json/x"  # a file where a folder would have to be
 BAD = [
+    (
+        ["train", "--model", "cps", "--data_path", DATA, "--output_dir", IN_THE_WAY, "--labeled_count", "2"],
+        "in the way",
+    ),
+    (["preprocess", "--data_path", "Dataset/AMOS22", "--output_path", IN_THE_WAY], "in the way"),
     (["predict", "--model", "no.pth", "--input", "Dataset/AMOS22/imagesVa", "--output", "x", "--gpu", ""], "no.pth"),
     (["train", "--model", "duomodn", "--data_path", "Dataset/AMOS22_preprocessed", "--output_dir", "x"], "duomodnet"),
     (["train", "--model", "cps", "--data_path", "nowhere", "--output_dir", "x"], "nowhere"),
