@@ -5,8 +5,6 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from duomod.errors import DuomodError, InputError
+from duomod.errors import DuomodError, InputError, explain_disk_error
+from duomod.option_values import assignments, nested, numbers
 
 #: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
 _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
@@ -92,7 +91,7 @@ def preprocess(
             num_classes=num_classes,
             workers=workers,
             seed=seed,
-            spacing=_floats(spacing, 3, "--spacing"),
+            spacing=numbers(spacing, 3, "--spacing", float),
         )
     )
 
@@ -156,7 +155,7 @@ def train(
     flags = {
         "max_epochs": max_epochs,
         "steps_per_epoch": steps_per_epoch,
-        "patch": _ints(patch, 3, "--patch"),
+        "patch": numbers(patch, 3, "--patch", int),
         "precision": precision,
         "optim.base_lr": lr,
         "network.name": network,
@@ -166,9 +165,9 @@ def train(
     settings: dict[str, Any] = {}
     for key, value in flags.items():
         if value is not None:
-            settings = merged(settings, _nested(key, value))
-    settings = merged(settings, _assignments(change or [], "--set"))
-    method_settings = _assignments(method_change or [], "--method_set")
+            settings = merged(settings, nested(key, value))
+    settings = merged(settings, assignments(change or [], "--set"))
+    method_settings = assignments(method_change or [], "--method_set")
     if class_weights is not None:
         method_settings["class_weights"] = class_weights
     finish(
@@ -452,51 +451,6 @@ def _case_list(path: Path | None) -> tuple[str, ...] | None:
     return read_list(path)
 
 
-def _nested(dotted: str, value: Any) -> dict[str, Any]:
-    for part in reversed(dotted.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _assignments(texts: list[str], flag: str) -> dict[str, Any]:
-    """Parse ``a.b=value`` texts; values are YAML."""
-    import yaml
-
-    from duomod.config import merged
-
-    result: dict[str, Any] = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise InputError(f"{flag} '{text}': write it as name=value")
-        parsed = yaml.safe_load(value)
-        if isinstance(parsed, str):
-            with contextlib.suppress(ValueError):
-                parsed = float(parsed)  # YAML 1.1 takes 1e-4 for a text
-        result = merged(result, _nested(key.strip(), parsed))
-    return result
-
-
-def _floats(text: str | None, count: int, flag: str) -> Any:
-    return _numbers(text, count, flag, float)
-
-
-def _ints(text: str | None, count: int, flag: str) -> Any:
-    return _numbers(text, count, flag, int)
-
-
-def _numbers(text: str | None, count: int, flag: str, kind: type) -> Any:
-    if text is None:
-        return None
-    try:
-        values = tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != count or min(values) <= 0:
-        raise InputError(f"{flag} '{text}': give {count} positive numbers separated by commas")
-    return values
-
-
 #: Exit code after Ctrl-C, as shells have it.
 INTERRUPTED = 130
 
@@ -517,25 +471,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        explanation = explain_disk_error(error)
+        if explanation is None:
             raise
-        _complain(f"{error.filename or 'output'}: {error.strerror}. {_DISK_ERRORS[error.errno]}")
+        _complain(explanation)
         sys.exit(2)
-
-
-_DISK_ERRORS = {
-    errno.ENOSPC: "The disk is full: free some space and run the command again; it goes on where it stopped.",
-    errno.EDQUOT: "The disk quota is used up: free some space and run the command again; it goes on where it stopped.",
-    errno.EFBIG: "The file is larger than the system allows (ulimit -f): raise that limit and run the command again.",
-    errno.EACCES: "You may not read or write there: choose another folder or ask for its permissions.",
-    errno.EPERM: "You may not read or write there: choose another folder or ask for its permissions.",
-    errno.EROFS: "This is a read-only file system: choose another output folder.",
-    errno.ENOENT: "There is no such file or folder: check the path.",
-    errno.ENOTDIR: "A file is in the way of a folder: choose another output folder.",
-    errno.EISDIR: "A folder is in the way of a file: choose another output path.",
-    errno.EEXIST: "A file is in the way of a folder: choose another output folder.",
-    errno.ENAMETOOLONG: "Choose a shorter path.",
-}
 
 
 def _complain(message: str) -> None:

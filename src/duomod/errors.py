@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -31,3 +32,26 @@ def nearest_name(wrong: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name closest to ``wrong``, or an empty string."""
     matches = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+#: What a user can do about a file-system error that is not duomod's doing (exit code 2).
+_DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full: free some space and run the command again; it goes on where it stopped.",
+    errno.EDQUOT: "The disk quota is used up: free some space and run the command again; it goes on where it stopped.",
+    errno.EFBIG: "The file is larger than the system allows (ulimit -f): raise that limit and run the command again.",
+    errno.EACCES: "You may not read or write there: choose another folder or ask for its permissions.",
+    errno.EPERM: "You may not read or write there: choose another folder or ask for its permissions.",
+    errno.EROFS: "This is a read-only file system: choose another output folder.",
+    errno.ENOENT: "There is no such file or folder: check the path.",
+    errno.ENOTDIR: "A file is in the way of a folder: choose another output folder.",
+    errno.EISDIR: "A folder is in the way of a file: choose another output path.",
+    errno.EEXIST: "A file is in the way of a folder: choose another output folder.",
+    errno.ENAMETOOLONG: "Choose a shorter path.",
+}
+
+
+def explain_disk_error(error: OSError) -> str | None:
+    """Return one line with the file, what is wrong and what to do; None if the error is not one a user can mend."""
+    if error.errno not in _DISK_ERRORS:
+        return None
+    return f"{error.filename or 'output'}: {error.strerror}. {_DISK_ERRORS[error.errno]}"

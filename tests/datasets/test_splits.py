@@ -355,3 +355,19 @@ class TestErrors:
         assert "no such case: z" in problems
         assert "a: in both labeled_5p and unlabeled_5p" in problems
         assert "b: in both unlabeled_5p and valid" in problems
+
+
+def test_a_labelled_part_covers_all_classes_where_a_greedy_choice_would_not() -> None:
+    """Greedy takes the case with four classes first and then needs two more; two cases suffice."""
+
+    @dataclass(frozen=True)
+    class Facts:
+        voxels: tuple[int, ...] | None
+        role: str = "Tr"
+        labelled: bool = True
+
+    spec = DatasetSpec(name="x", classes=("background", *"abcdef"), split={"eval": 0, "test": 0})
+    have = {"many": "abde", "left": "abc", "right": "def", "few": "a"}
+    cases = {n: Facts((9, *(int(c in classes) for c in "abcdef"))) for n, classes in have.items()}
+    for seed in range(5):
+        assert set(divide(cases, spec, seed).order[:2]) == {"left", "right"}

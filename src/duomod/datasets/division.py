@@ -152,12 +152,28 @@ def _order(
     }
     missing = set().union(*present.values())
     cover: list[Unit] = []
+    everything = frozenset(missing)
     while missing:
         best = max(shuffled, key=lambda unit: len(present[unit] & missing))
         cover.append(best)
         missing -= present[best]
+    cover = _smaller_cover(shuffled, present, everything, len(cover)) or cover
     rest = [unit for unit in units if unit not in set(cover)]
     return cover, [rest[i] for i in generator(seed, "split rest").permutation(len(rest))]
+
+
+def _smaller_cover(
+    units: Sequence[Unit], present: Mapping[Unit, set[int]], wanted: frozenset[int], size: int
+) -> list[Unit]:
+    """A cover of fewer than ``size`` units, if one of at most three exists: a greedy choice can miss it."""
+    first_with = {frozenset(present[unit]): unit for unit in reversed(units)}
+    # A case whose classes are all in another one's is never needed; few kinds of cases are left.
+    kinds = [kind for kind in first_with if not any(kind < other for other in first_with)]
+    for count in range(1, min(size, 4)):
+        for group in itertools.combinations(kinds, count):
+            if frozenset().union(*group) == wanted:
+                return [first_with[kind] for kind in group]
+    return []
 
 
 def _held_out(
