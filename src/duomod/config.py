@@ -84,12 +84,16 @@ class ValidationConfig(_Settings):
     dense_from_epoch: int | None = Field(None, ge=0, description="from this epoch on, validate after every epoch")
     overlap: float = Field(0.25, ge=0, lt=1)
     patience: int | None = Field(50, ge=1, description="stop after this many validations without improvement")
+    both_empty: Literal["excluded", "one"] = Field(
+        "excluded", description="Dice of a class that neither truth nor prediction has: left out of the mean, or 1"
+    )
 
 
 class TrainConfig(_Settings):
     """Everything that decides a training run's numbers, besides data, split, method and its own settings."""
 
     max_epochs: int = Field(500, ge=1)
+    final_epoch: bool = Field(False, description="one more epoch after max_epochs, as the published loops run")
     steps_per_epoch: int | None = Field(None, ge=1, description="none: one pass over the unlabelled cases")
     patch: tuple[int, int, int] | None = Field(None, description="voxels, z y x; none: the data set's")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -105,6 +109,7 @@ class TrainConfig(_Settings):
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "default": {},
     "reference": {
+        "final_epoch": True,
         "optim": {"schedule": "poly_late"},
         "sampling": {
             "labelled": "foreground",
@@ -113,7 +118,7 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
             "small_axis_margin": 3,
         },
         "augment": {"flip_x": "plain", "flip_y": True},
-        "validation": {"dense_from_epoch": 150},
+        "validation": {"dense_from_epoch": 150, "both_empty": "one"},
     },
     "compact": {
         "max_epochs": 24,

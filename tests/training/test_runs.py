@@ -52,6 +52,23 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_the_reference_preset_takes_a_method_s_own_training_settings_and_a_final_epoch(
+    data: Path, tmp_path: Path
+) -> None:
+    small = {"network": {"filters": 2, "norm": "batch"}, "patch": [16, 16, 16], "max_epochs": 1, "steps_per_epoch": 2}
+    runs = {}
+    for model in ("cps", "slcnet", "dmd"):
+        train(data, tmp_path / model, model, preset="reference", settings=small)
+        runs[model] = yaml.safe_load((tmp_path / model / "config.yaml").read_text())["train"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cps" / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == 3, "one epoch of two steps, and the final one"
+    assert runs["cps"]["optim"]["schedule"] == "poly_late"
+    assert runs["cps"]["validation"]["patience"] == 50
+    assert runs["slcnet"]["optim"]["schedule"] == "poly"
+    assert not runs["slcnet"]["final_epoch"]
+    assert runs["dmd"]["validation"]["patience"] == 49
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"

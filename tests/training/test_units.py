@@ -44,6 +44,13 @@ class TestSchedules:
         assert rates[0] == rates[1] == 1
         assert rates[2] == pytest.approx(0.9**0.9)
 
+    def test_the_reference_s_last_of_501_epochs_runs_at_a_five_hundredth(self) -> None:
+        config = train_config("reference")
+        assert config.max_epochs == 500
+        assert config.final_epoch
+        rate = learning_rate(config.optim, 500 * 10, 500 * 10, 10)
+        assert rate == pytest.approx(0.03 * (1 / 500) ** 0.9)
+
     def test_one_cycle_rises_and_falls(self) -> None:
         config = OptimConfig(base_lr=1.0, schedule="one_cycle")
         rates = [learning_rate(config, step, 100, 10) for step in range(100)]

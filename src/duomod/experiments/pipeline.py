@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from duomod.config import merged
 from duomod.console import plain, say
 from duomod.errors import DuomodError, InputError
 
@@ -56,9 +57,10 @@ class Training(_Settings):
 
 
 class MethodEntry(_Settings):
-    """One method: its runs are ``log_root/seed_<n>``.
+    """One method, or one variant of it: its runs are ``log_root/seed_<n>``.
 
     ``npy_path`` holds preprocessed test cases, ``nii_path`` the scans they came from; ``task`` names the data set.
+    ``settings`` are the method's own; ``train_settings`` replace those of the section ``training``.
     """
 
     name: str
@@ -67,6 +69,12 @@ class MethodEntry(_Settings):
     nii_path: Path
     task: str | None = None
     settings: dict[str, Any] = {}
+    train_settings: dict[str, Any] = {}
+
+    @property
+    def title(self) -> str:
+        """What messages call it: the method, and the variant's folder where that has another name."""
+        return self.name if self.log_root.name == self.name else f"{self.name} ({self.log_root.name})"
 
 
 class PipelineConfig(_Settings):
@@ -85,6 +93,7 @@ class PipelineConfig(_Settings):
     workers: int = Field(2, ge=1, description="cases handled at the same time")
     jobs: int = Field(1, ge=1, description="trainings at the same time, each with its share of the CPU's cores")
     min_seeds: int = Field(2, ge=1)
+    metrics: tuple[str, ...] = Field(("dice", "asd"), min_length=1, description="as evaluate's --metrics")
 
     def problems(self) -> list[str]:
         """What is missing for the stages that are switched on."""
@@ -93,8 +102,11 @@ class PipelineConfig(_Settings):
             found.append("preprocessing is on, but the section 'preprocessing' is missing")
         if self.stages.training and self.training is None:
             found.append("training is on, but the section 'training' is missing")
-        names = [method.name for method in self.methods]
-        found += [f"method '{name}' is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        roots = [method.log_root for method in self.methods]
+        found += [
+            f"log_root {root} is listed twice; give every variant of a method a folder of its own"
+            for root in sorted({r for r in roots if roots.count(r) > 1})
+        ]
         return found
 
 
@@ -178,7 +190,7 @@ def run_pipeline(config: PipelineConfig, dry_run: bool = False) -> Path:
     if config.stages.aggregation:
         for entry in config.methods:
             summary = entry.log_root / f"{entry.name}_summary_results.txt"
-            if journal.step(f"{entry.name}: aggregate", partial(_aggregate, config, entry, summary)):
+            if journal.step(f"{entry.title}: aggregate", partial(_aggregate, config, entry, summary)):
                 summaries.append(summary)
     if journal.failures:
         raise StepsFailed(
@@ -189,7 +201,7 @@ def run_pipeline(config: PipelineConfig, dry_run: bool = False) -> Path:
 
 def _train_all(config: PipelineConfig, runs: Sequence[tuple[MethodEntry, int]], journal: Journal) -> list[bool]:
     """Train every run, several at a time where asked for; returns which succeeded."""
-    titles = [f"{entry.name}, seed {seed}: train" for entry, seed in runs]
+    titles = [f"{entry.title}, seed {seed}: train" for entry, seed in runs]
     if config.jobs == 1 or journal.dry_run:
         return [journal.step(title, partial(_train, config, *run)) for title, run in zip(titles, runs, strict=True)]
     # A small network does not fill several cores: one run per core is faster than one run on all.
@@ -208,7 +220,7 @@ def _share_machine(threads: int) -> None:
 
 
 def _predict_and_evaluate(config: PipelineConfig, entry: MethodEntry, seed: int, journal: Journal) -> None:
-    title = f"{entry.name}, seed {seed}"
+    title = f"{entry.title}, seed {seed}"
     run = entry.log_root / f"seed_{seed}"
     if config.stages.inference:
         if not journal.dry_run and not (run / CHECKPOINT).is_file():
@@ -252,7 +264,7 @@ def _train(config: PipelineConfig, entry: MethodEntry, seed: int) -> None:
         gpu=config.gpu,
         num_classes=config.num_classes,
         preset=section.preset,
-        settings=section.settings,
+        settings=merged(section.settings, entry.train_settings),
         method_settings=entry.settings,
         labeled_ratio=section.labeled_ratio,
         labeled_count=section.labeled_count,
@@ -297,6 +309,7 @@ def _evaluate(config: PipelineConfig, entry: MethodEntry, run: Path) -> None:
         output_csv=run / "result.csv",
         num_classes=config.num_classes,
         dataset=entry.task,
+        metrics=config.metrics,
         workers=config.workers,
         cases=_listed_cases(config, entry),
     )

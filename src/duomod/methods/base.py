@@ -39,7 +39,8 @@ class Progress:
 
 @dataclass
 class StepOutput:
-    """What a step returns: only ``loss`` (scalar) is back-propagated; ``parts`` are detached scalars to log."""
+    """What a step returns: only ``loss`` (scalar) is back-propagated; ``parts`` are detached tensors to log:
+    scalars, or (C,) one value per class."""
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -88,6 +89,8 @@ class MethodConfig(BaseModel):
 
     #: Fields that differ from the class's defaults under ``--preset reference``.
     reference: ClassVar[Mapping[str, Any]] = {"rampup": 150, "absent_class": "constant"}
+    #: Training settings of ``--preset reference`` that the method's published code has for itself.
+    reference_training: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def preset(cls, name: Preset, overrides: Mapping[str, Any] | None = None) -> Self:

@@ -18,6 +18,7 @@ class DMDConfig(MethodConfig):
     temperature: float = Field(2.0, gt=0, description="divides the logits before the softmax")
 
     reference: ClassVar[Any] = {**MethodConfig.reference}
+    reference_training: ClassVar[Any] = {"validation": {"patience": 49}}
 
 
 class DMD(TwoNetworks):

@@ -164,7 +164,7 @@ class DuoModNet(TwoNetworks):
         if strength > 0:
             parts["dafr_gain"] = (gamma_a.mean() + gamma_b.mean()) / 2
         if ce_weight is not None:
-            parts["rlm_weight_max"] = ce_weight.max()
+            parts["rlm_weight"] = ce_weight
         return StepOutput(loss, parts)
 
     def _dafr_strength(self, progress: Progress) -> float:

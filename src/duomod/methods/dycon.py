@@ -17,7 +17,7 @@ from duomod.methods.shared.teacher import EMATeacher, decay_at
 
 
 class DyCONConfig(MethodConfig):
-    """Settings of DyCON. The paper also clips the gradient to norm 1, which is the training's ``clip_gradient``."""
+    """Settings of DyCON. The published code clips the gradient to norm 1: the training's ``optim.clip_gradient``."""
 
     decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
     clock: Literal["step", "epoch"] = Field("step", description="what the teacher's momentum counts")
@@ -49,6 +49,7 @@ class DyCONConfig(MethodConfig):
         "column_maximum": True,
         "hard_rampup": 1500,
     }
+    reference_training: ClassVar[Any] = {"optim": {"clip_gradient": 1.0}}
 
 
 class DyCON(Method):

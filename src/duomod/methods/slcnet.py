@@ -45,6 +45,7 @@ class SLCNetConfig(MethodConfig):
         "softmax_twice": True,
         "published_optimizer": True,
     }
+    reference_training: ClassVar[Any] = {"optim": {"schedule": "poly"}, "final_epoch": False}
 
 
 class Ensemble(nn.Module):

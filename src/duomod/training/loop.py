@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +54,11 @@ class Run:
     dtype: torch.dtype | None
     total_steps: int
     steps_per_epoch: int
+
+    @property
+    def schedule_steps(self) -> int:
+        """Length of learning-rate schedule and ramps; a final epoch comes on top of it."""
+        return self.total_steps - self.steps_per_epoch * self.config.final_epoch
 
 
 @dataclass
@@ -106,8 +111,8 @@ def fit(run: Run, resume: dict[str, Any] | None) -> State:
     ):
         method.train()
         for batch in stream:
-            position = Progress(state.step, run.total_steps, run.steps_per_epoch)
-            rate = learning_rate(config.optim, state.step, run.total_steps, run.steps_per_epoch)
+            position = Progress(state.step, run.schedule_steps, run.steps_per_epoch)
+            rate = learning_rate(config.optim, state.step, run.schedule_steps, run.steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_factor", 1.0)
             torch.manual_seed(torch_seed(run.seed, "step", state.step))
@@ -125,7 +130,7 @@ def fit(run: Run, resume: dict[str, Any] | None) -> State:
             state.step += 1
 
             if state.step % run.steps_per_epoch == 0 or state.step == run.total_steps or stop.requested:
-                numbers = sums.means()
+                numbers = sums.means(run.store.spec.classes)
                 trackers.scalars(state.step - 1, {**numbers, "learning_rate": rate})
                 if not math.isfinite(numbers["loss"]):
                     raise DuomodError(
@@ -170,7 +175,14 @@ def _validate_if_due(run: Run, state: State, trackers: Trackers) -> bool:
         return False
     began = time.monotonic()
     dice = validate(
-        run.method.predictor(), run.store, run.split.eval, run.info.patch, rule.overlap, run.device, run.dtype
+        run.method.predictor(),
+        run.store,
+        run.split.eval,
+        run.info.patch,
+        rule.overlap,
+        run.device,
+        run.dtype,
+        rule.both_empty,
     )
     run.method.train()
     mean = float(np.nanmean(dice)) if np.isfinite(dice).any() else 0.0
@@ -193,20 +205,26 @@ def _validate_if_due(run: Run, state: State, trackers: Trackers) -> bool:
 
 
 class Sums:
-    """Running sums of logged scalars; they stay on the device until an epoch's means are asked for."""
+    """Running sums of logged parts; they stay on the device until an epoch's means are asked for."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
     def add(self, parts: dict[str, Tensor]) -> None:
-        """Add one step's scalars."""
+        """Add one step's parts: scalars, or one value per class."""
         for name, value in parts.items():
             total, count = self._sums.get(name, (torch.zeros_like(value), 0))
             self._sums[name] = (total + value, count + 1)
 
-    def means(self) -> dict[str, float]:
-        """Return the means and start again. This is where the host waits for the device."""
-        result = {name: float(total) / count for name, (total, count) in self._sums.items()}
+    def means(self, classes: Sequence[str]) -> dict[str, float]:
+        """Return the means and start again; a value per class becomes ``name/class``. The host waits for the device."""
+        result = {}
+        for name, (total, count) in self._sums.items():
+            mean = (total / count).tolist()
+            if isinstance(mean, list):
+                result.update({f"{name}/{label}": value for label, value in zip(classes, mean, strict=True)})
+            else:
+                result[name] = mean
         self._sums = {}
         return result
 

@@ -25,14 +25,14 @@ def build_optimizer(method: Method, config: OptimConfig) -> torch.optim.Optimize
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int, steps_per_epoch: int) -> float:
-    """Learning rate at a step.
+    """Learning rate at a step; ``total_steps`` is the schedule's length, which a final epoch exceeds.
 
     * ``poly``: base (1 - step/total)^0.9.
     * ``poly_late``: the reference's (METHODS 1.2): per epoch and one epoch behind, so that the first two share base_lr.
     * ``one_cycle``: cosine up from base/25 over the first 30 %, cosine down to base/10,000 (Smith and Topin, 2019).
     """
     if config.schedule == "poly":
-        return config.base_lr * float((1 - step / total_steps) ** 0.9)
+        return config.base_lr * float(max(1 - step / total_steps, 0) ** 0.9)
     if config.schedule == "poly_late":
         late = max(step // steps_per_epoch - 1, 0)
         return config.base_lr * float((1 - late * steps_per_epoch / total_steps) ** 0.9)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import yaml
 
-from duomod.config import TrainConfig, train_config
+from duomod.config import TrainConfig, merged, train_config
 from duomod.console import say
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
@@ -68,7 +68,8 @@ def run_train(
         InputError: wrong use, or data that do not fit.
     """
     cls = load_plugin(plugin) if plugin else load_method(model)
-    config = train_config(preset, settings)
+    of_method = cls.Config.reference_training if preset == "reference" else {}
+    config = train_config(preset, merged(of_method, settings or {}))
     own = cls.Config.preset("reference" if preset == "reference" else "default", method_settings)
     store = Store.open(data_path)
     classes = store.spec.num_classes
@@ -96,7 +97,7 @@ def run_train(
         plugin=str(plugin.resolve()) if plugin else None,
     )
     steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
-    total = config.max_epochs * steps_per_epoch
+    total = (config.max_epochs + config.final_epoch) * steps_per_epoch
     resolved = {
         "model": model,
         "preset": preset,
@@ -126,7 +127,7 @@ def run_train(
         + (f" + {config.sampling.batch_unlabeled or config.sampling.batch} unlabelled" if cls.uses_unlabelled else "")
         + f" patches {' x '.join(map(str, info.patch))}, {_parameters(method):,} parameters"
     )
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     final = fit(run, last)
     write_manifest(
         output_dir,
@@ -135,6 +136,7 @@ def run_train(
         best_step=final.best_step,
         best_validation_dice=final.best_dice if final.best_dice >= 0 else None,
         seconds=round(time.monotonic() - began, 1),
+        cpu_seconds=round(time.process_time() - cpu_began, 1),
         device=str(device),
         torch=torch.__version__,
         peak_memory_mib=round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,

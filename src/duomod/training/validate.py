@@ -36,8 +36,12 @@ def validate(
     overlap: float,
     device: torch.device,
     dtype: torch.dtype | None,
+    both_empty: str = "excluded",
 ) -> NDArray[np.float64]:
-    """Mean Dice per foreground class (C - 1,) over the cases in which the class occurs in truth or prediction."""
+    """Mean Dice per foreground class (C - 1,) over the cases.
+
+    A class in neither truth nor prediction of a case is left out, or counts 1 with ``both_empty="one"``.
+    """
     classes = store.spec.num_classes
     scores = []
     model.eval()
@@ -47,6 +51,8 @@ def validate(
         )
         scores.append(case_dice(probabilities.argmax(0).to(torch.uint8).cpu().numpy(), store.label(case), classes))
     stacked = np.stack(scores)[:, 1:]
+    if both_empty == "one":
+        stacked = np.where(np.isfinite(stacked), stacked, 1.0)
     found = np.isfinite(stacked)
     sums = np.where(found, stacked, 0).sum(0)
     return np.where(found.any(0), sums / np.maximum(found.sum(0), 1), np.nan)
