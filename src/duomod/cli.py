@@ -359,13 +359,29 @@ def compare(
     tables: Annotated[list[Path], typer.Argument(help="Aggregated tables of two or more methods.")],
     baseline: Annotated[str, typer.Option("--baseline", help="The method the others are compared with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison.")] = Path("comparison"),
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metrics", help="Column prefix such as Dice; several times for several.")
+    ] = None,
     dataset: Dataset = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="Level of significance, between 0 and 1.")] = 0.05,
+    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap samples, at least 100.")] = 10_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstrap and permutations.")] = 0,
 ) -> None:
     """Compare methods case by case: paired tests, Holm correction, bootstrap intervals, a sentence per comparison."""
     from duomod.evaluation.compare import run_compare
 
-    finish(run_compare(tables, baseline=baseline, output=output, dataset=dataset, seed=seed))
+    finish(
+        run_compare(
+            tables,
+            baseline=baseline,
+            output=output,
+            metrics=metrics,
+            dataset=dataset,
+            alpha=alpha,
+            resamples=resamples,
+            seed=seed,
+        )
+    )
 
 
 @command("methods", "duomod methods")

@@ -269,6 +269,54 @@ def _rankings(
     return rankings
 
 
+def compare_methods(
+    methods: Sequence[MethodValues],
+    baseline: str,
+    *,
+    metrics: Sequence[str] | None = None,
+    per_class: bool = True,
+    alpha: float = 0.05,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[list[Comparison], dict[tuple[str, str], Ranking]]:
+    """Compare every method with the baseline, and rank them all when there are three or more.
+
+    Args:
+        methods: Their values per seed, case and class.
+        baseline: Name of the method the others are compared with.
+        metrics: Column prefixes such as ``Dice``; default: all with a direction.
+        per_class: Compare class by class too, not only foreground and tail.
+        alpha: Level of significance.
+        resamples: Bootstrap samples.
+        seed: Of bootstrap and permutations.
+
+    Returns:
+        The comparisons, and rankings by (metric column, scope).
+
+    Raises:
+        InputError: lists all that makes the methods incomparable: other cases, classes, metrics or conventions.
+    """
+    if not 0 < alpha < 1 or resamples < 100:
+        raise InputError("alpha must lie between 0 and 1, and there must be at least 100 bootstrap samples")
+    _check_comparable(methods, baseline)
+    base = next(method for method in methods if method.name == baseline)
+    others = [method for method in methods if method is not base]
+    available = [base.table.metric(column) for column in base.seeds]
+    unknown = [name for name in metrics or () if name not in base.seeds]
+    if unknown:
+        raise InputError(
+            [f"no column {n}_Class1.{nearest_name(n, base.seeds)} There are: {', '.join(base.seeds)}." for n in unknown]
+        )
+    chosen = [m for m in available if m.higher_is_better is not None and (metrics is None or m.column in metrics)]
+    scopes = [FOREGROUND, *([TAIL] if base.tail_classes else [])]
+    comparisons: list[Comparison] = []
+    for metric in chosen:
+        for family in (scopes, base.classes[1:] if per_class else ()):
+            found = [_compare(other, base, metric, scope, resamples, seed) for other in others for scope in family]
+            comparisons += _corrected(found, alpha)
+    return comparisons, _rankings(methods, chosen, scopes, alpha) if len(methods) >= 3 else {}
+
+
 def run_compare(
     aggregated_csvs: Sequence[Path],
     *,
@@ -301,26 +349,11 @@ def run_compare(
     Raises:
         InputError: lists all that makes the tables incomparable: other cases, classes, metrics or conventions.
     """
-    if not 0 < alpha < 1 or resamples < 100:
-        raise InputError("alpha must lie between 0 and 1, and there must be at least 100 bootstrap samples")
     methods = [read_method(Path(path), dataset) for path in aggregated_csvs]
-    _check_comparable(methods, baseline)
+    comparisons, rankings = compare_methods(
+        methods, baseline, metrics=metrics, alpha=alpha, resamples=resamples, seed=seed
+    )
     base = next(method for method in methods if method.name == baseline)
-    others = [method for method in methods if method is not base]
-    available = [base.table.metric(column) for column in base.seeds]
-    unknown = [name for name in metrics or () if name not in base.seeds]
-    if unknown:
-        raise InputError(
-            [f"no column {n}_Class1.{nearest_name(n, base.seeds)} There are: {', '.join(base.seeds)}." for n in unknown]
-        )
-    chosen = [m for m in available if m.higher_is_better is not None and (metrics is None or m.column in metrics)]
-    scopes = [FOREGROUND, *([TAIL] if base.tail_classes else [])]
-    comparisons: list[Comparison] = []
-    for metric in chosen:
-        for family in (scopes, base.classes[1:]):
-            found = [_compare(other, base, metric, scope, resamples, seed) for other in others for scope in family]
-            comparisons += _corrected(found, alpha)
-    rankings = _rankings(methods, chosen, scopes, alpha) if len(methods) >= 3 else {}
     output = Path(output)
     for (column, scope), ranking in rankings.items():
         for suffix in ("svg", "png"):
