@@ -114,8 +114,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time")
     parser.add_argument("--gpu", default="")
     parser.add_argument("--ablation", action="store_true", help="variants of DuoMod-Net on the validation scans")
-    parser.add_argument("--seeds", type=int, nargs="+", help="other seeds (ablation: 0 1)")
-    parser.add_argument("--only", nargs="+", help="only these rows, with all seeds")
+    parser.add_argument("--seeds", type=int, nargs="+", help="other seeds than 0 1 2")
+    parser.add_argument("--only", nargs="+", help="run only these rows, with all seeds")
     arguments = parser.parse_args()
     bench = BENCHES[arguments.bench]
     folder = arguments.output / arguments.bench
@@ -124,14 +124,13 @@ def main() -> None:
         bench, raw, preprocessed, folder, arguments.gpu, arguments.jobs, "eval" if arguments.ablation else bench.split
     )
     seeds = tuple(arguments.seeds or SEEDS)
-    if arguments.ablation:
-        rows = [v for v in ABLATION if not arguments.only or v.label in arguments.only]
-        study.run(rows, seeds)
+    rows = ABLATION if arguments.ablation else [Variant(name, name) for name in bench.methods or method_names()]
+    chosen = [row for row in rows if not arguments.only or row.label in arguments.only]
+    if arguments.ablation or arguments.only:
+        study.run(chosen, seeds)
     else:
-        names = arguments.only or bench.methods or method_names()
-        rows = [Variant(name, name) for name in names]
-        study.run(rows, seeds if arguments.only else bench.seeds_for_all)
-        if not arguments.only and bench.seeds_for_all != seeds:
+        study.run(rows, bench.seeds_for_all)
+        if bench.seeds_for_all != seeds:
             study.run(study.chosen(rows), seeds)
     result = folder / ("ablation.md" if arguments.ablation else "methods.md")
     write_text(result, study.table(rows) + "\n")

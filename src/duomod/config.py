@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from duomod.errors import InputError, nearest_name
 
 PresetName = Literal["default", "reference", "compact"]
+#: Labelled data whose class counts a method starts from: all volumes, the first four, one random crop of each.
+CountsFrom = Literal["volumes", "first_volumes", "crops"]
 
 
 class _Settings(BaseModel):

@@ -15,7 +15,7 @@ from duomod.preprocessing.store import Store
 from duomod.sampling.augment import Augmentation, apply, draw
 from duomod.sampling.batch import Batch
 from duomod.sampling.patches import corner_around, random_corner, read_patch
-from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at
+from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at, class_counts
 from duomod.seeding import generator, torch_seed
 
 
@@ -193,3 +193,13 @@ class TestStreams:
         large = Crop((96, 96, 96), 0, SamplingConfig(), AugmentConfig(flip_x="none"))
         batch = next(iter(batches(store, split, large, range(1), True)))
         assert batch.image_l.shape == (2, 1, 96, 96, 96)
+
+    def test_class_counts_come_from_where_the_method_says(self, store: Store, split: Split) -> None:
+        cases = [*split.labelled, *split.unlabelled]
+        whole = class_counts(store, cases, crop())
+        labels = [np.bincount(store.label(case).ravel(), minlength=store.spec.num_classes) for case in cases]
+        assert whole.tolist() == np.sum(labels, axis=0).tolist()
+        assert class_counts(store, cases, crop(), "first_volumes").tolist() == np.sum(labels[:4], axis=0).tolist()
+        crops = class_counts(store, cases, crop(batch=2), "crops")
+        assert crops.sum() == len(cases) * np.prod(crop().patch)
+        assert torch.equal(crops, class_counts(store, cases, crop(batch=2), "crops"))

@@ -281,7 +281,8 @@ def _claim(output: Path, cases: Sequence[Case], settings: Mapping[str, Any], mod
         # An older result must never pass for one of this run, wherever it is interrupted.
         _target(output, case).unlink(missing_ok=True)
     made |= {case.case_id: case.identity for case in cases}
-    write_json(output / MANIFEST, {"model": str(model), "settings": settings, "cases": made})
+    scans = {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
+    write_json(output / MANIFEST, {"model": str(model), "settings": settings, "cases": made, "scans": scans})
     return left
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from duomod.config import CountsFrom
 from duomod.errors import InputError
 from duomod.losses.dice import AbsentClass, dice_ce
 from duomod.losses.ramps import sigmoid_rampup
@@ -62,7 +63,8 @@ class NetworkBuilder(Protocol):
 class MethodContext:
     """What a method may know of the run when it is built.
 
-    ``class_counts``: (C,) float64 voxel counts of the labelled training volumes, background first.
+    ``class_counts``: (C,) float64 voxel counts of the labelled training data, background first; of all volumes unless
+    the method's ``counts_from`` says otherwise.
     """
 
     num_classes: int
@@ -85,6 +87,10 @@ class MethodConfig(BaseModel):
     absent_class: AbsentClass = "penalise"
     class_weights: WeightRule = Field(
         "none", description="weights of the supervised losses by class frequency: rlm (DuoMod-Net's) or dhc (DistDW)"
+    )
+
+    counts_from: CountsFrom = Field(
+        "volumes", description="labelled data whose class counts a method starts from: all, the first four, or crops"
     )
 
     #: Fields that differ from the class's defaults under ``--preset reference``.

@@ -21,7 +21,7 @@ class DHCConfig(MethodConfig):
     momentum: float = Field(0.99, ge=0, lt=1, description="of the class counts (DistDW)")
     accumulate: int = Field(50, ge=1, description="steps over which learning speed is averaged (DiffDW)")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference}
+    reference: ClassVar[Any] = {**MethodConfig.reference, "counts_from": "crops"}
 
 
 class DistDW(nn.Module):

@@ -27,7 +27,7 @@ class DuoModNetConfig(MethodConfig):
     rlm_updates: Literal["once", "twice"] = Field(
         "once", description="per step: once with both networks' mean, or twice (A, then B) with the weights averaged"
     )
-    direction: Direction = Field("head", description="which predicted classes DAFR expands")
+    direction: Direction = Field("foreground", description="which predicted classes DAFR expands")
     strength: float = Field(1.0, ge=0, description="DAFR's largest gain above one")
     disagreement_momentum: float = Field(0.99, ge=0, lt=1)
     clamp: bool = Field(True, description="clamp the normalised disagreement to [0, 1]")

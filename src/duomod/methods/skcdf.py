@@ -24,7 +24,12 @@ class SKCDFConfig(MethodConfig):
         "present", description="the rarest class, which always wins: among those that occur, or also one that does not"
     )
 
-    reference: ClassVar[Any] = {**MethodConfig.reference, "masked": "background", "rarest": "any"}
+    reference: ClassVar[Any] = {
+        **MethodConfig.reference,
+        "masked": "background",
+        "rarest": "any",
+        "counts_from": "first_volumes",
+    }
 
 
 class SKCDF(Method):

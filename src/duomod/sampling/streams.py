@@ -7,7 +7,7 @@ evaluation or test cases.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from duomod.config import AugmentConfig, SamplingConfig
+from duomod.config import AugmentConfig, CountsFrom, SamplingConfig
 from duomod.datasets.splits import Split
 from duomod.errors import InputError
 from duomod.preprocessing.intensity import normalise
@@ -23,7 +23,7 @@ from duomod.preprocessing.store import BODY, Store
 from duomod.sampling.augment import apply, draw
 from duomod.sampling.batch import Batch
 from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
-from duomod.seeding import generator
+from duomod.seeding import generator, torch_seed
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,22 @@ class LabelledStream:
         image, moved = apply(image, label, draw(rng, crop.augment), pairs)
         assert moved is not None
         return image, moved
+
+
+def class_counts(store: Store, cases: Sequence[str], crop: Crop, source: CountsFrom = "volumes") -> Tensor:
+    """Count the labelled voxels of each class: in all volumes, in the first four, or in one random crop of each.
+
+    Returns:
+        (C,) float64, background first.
+    """
+    if source != "crops":
+        chosen = cases if source == "volumes" else cases[:4]
+        return torch.from_numpy(np.asarray(store.class_counts(chosen), dtype=np.float64))
+    sampling = crop.sampling.model_copy(update={"labelled_replacement": False})
+    stream = LabelledStream(store, cases, replace(crop, sampling=sampling, seed=torch_seed(crop.seed, "class counts")))
+    labels = [stream.sample(*divmod(position, sampling.batch))[1] for position in range(len(cases))]
+    counted = [torch.bincount(label.flatten(), minlength=store.spec.num_classes) for label in labels]
+    return torch.stack(counted).sum(0).double()
 
 
 class UnlabelledStream:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
@@ -18,6 +17,7 @@ from duomod.errors import InputError
 from duomod.methods.base import Method
 from duomod.methods.registry import load_method, load_plugin
 from duomod.preprocessing.store import Store
+from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
 from duomod.training.checkpoint import RESUME_KEY, ModelInfo, build_method, read_checkpoint
 from duomod.training.loop import Run, fit
@@ -116,8 +116,8 @@ def run_train(
         return best
 
     torch.manual_seed(torch_seed(seed, "weights"))
-    counts = torch.from_numpy(np.asarray(store.class_counts(split.labelled), dtype=np.float64))
-    method = build_method(info, counts)
+    crop = Crop(info.patch, seed, config.sampling, config.augment)
+    method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from))
     guard_shallow_convolutions(method, device, dtype)
     lay_out(method, device)
     last = read_checkpoint(output_dir / "ckpts" / "last.pth").get(RESUME_KEY) if state == "resume" else None
