@@ -384,6 +384,66 @@ def compare(
     )
 
 
+@command("report", "duomod report runs/supervised runs/duomodnet -o report")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of methods (with seed_*), or evaluated folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path("report"),
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Scans; default: those that the predictions were made from.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="True label maps; default: those of the evaluation.")
+    ] = None,
+    dataset: Dataset = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Compare with this method; default: supervised, else the first.")
+    ] = None,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Worst cases pictured per method.")] = 5,
+    viewer: Annotated[bool, typer.Option("--viewer/--no-viewer", help="A 2D/3D viewer of every case.")] = True,
+    all_seeds: Annotated[
+        bool, typer.Option("--all_seeds", help="The viewer shows all seeds, not only the first of each method.")
+    ] = False,
+    title: Annotated[str | None, typer.Option("--title", help="Of the page.")] = None,
+) -> None:
+    """Write a report that opens offline: tables, charts, tests, worst cases, settings, and a viewer of every case."""
+    from duomod.report.page import run_report
+
+    finish(
+        run_report(
+            runs,
+            output,
+            images=images,
+            truth=truth,
+            dataset=dataset,
+            baseline=baseline,
+            worst=worst,
+            viewer=viewer,
+            all_seeds=all_seeds,
+            title=title,
+        )
+    )
+
+
+@command("view", "duomod view scan.nii.gz --pred prediction.nii.gz --gt truth.nii.gz")
+def view(
+    case: Annotated[Path, typer.Argument(help="The scan: a NIfTI file or a DICOM folder.")],
+    pred: Annotated[list[Path] | None, typer.Option("--pred", help="Predicted label map; several times.")] = None,
+    gt: Annotated[Path | None, typer.Option("--gt", help="True label map.")] = None,
+    dataset: Dataset = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the server; 0: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the page into this folder instead of serving it.")
+    ] = None,
+) -> None:
+    """Look at a scan with truth, predictions and errors, in three planes and in 3D, in the browser."""
+    from duomod.report.viewer.serve import run_view
+
+    page = run_view(case, pred=pred or [], gt=gt, dataset=dataset, port=port, open_browser=browser, output=output)
+    if page is not None:
+        finish(page)
+
+
 @command("methods", "duomod methods")
 def methods() -> None:
     """List all methods: paper, year, network, parameters, memory and time of a step relative to supervised."""

@@ -94,7 +94,8 @@ def method_table(summaries: Sequence[Summary]) -> MethodTable:
     return MethodTable(tuple(s.method for s in summaries), tuple(sections), missed, note)
 
 
-def _cell(spread: Spread | None, metric: Metric, sign: str = " ± ") -> str:
+def cell_text(spread: Spread | None, metric: Metric, sign: str = " ± ") -> str:
+    """Return mean ± std in the metric's displayed unit; the mean alone where there is no std; n/a if undefined."""
     if spread is None or math.isnan(spread.mean):
         return "n/a"
     mean, std = (f"{value * metric.scale:.{metric.decimals}f}" for value in (spread.mean, spread.std))
@@ -106,7 +107,7 @@ def as_text(table: MethodTable) -> str:
     rows: list[list[str]] = []
     for title, section in table.sections:
         rows.append([title, *["" for _ in table.methods]])
-        rows += [[f"  {row.name}", *[_cell(spread, row.metric) for spread in row.spreads]] for row in section]
+        rows += [[f"  {row.name}", *[cell_text(spread, row.metric) for spread in row.spreads]] for row in section]
     if table.missed is not None:
         rows.append(["Organs missed (all seeds)", *map(str, table.missed)])
     head = ["Mean ± std", *table.methods]
@@ -140,7 +141,7 @@ def _marked(row: Row, sign: str, bold: Callable[[str], str], underline: Callable
     best, second = row.places()
     cells = []
     for index, spread in enumerate(row.spreads):
-        cell = _cell(spread, row.metric, sign)
+        cell = cell_text(spread, row.metric, sign)
         cells.append(bold(cell) if index == best else underline(cell) if index == second else cell)
     return cells
 

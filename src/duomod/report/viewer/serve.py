@@ -1,0 +1,180 @@
+"""``duomod view``: the viewer on local files, from a server that only this computer can reach, or as a folder."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from duomod import __version__
+from duomod.console import out, say
+from duomod.datasets.importers import numbered_classes
+from duomod.datasets.spec import Modality, load_spec
+from duomod.errors import InputError
+from duomod.evaluation.cases import Settings, read_labels
+from duomod.evaluation.naming import Naming, find_naming
+from duomod.evaluation.policy import DEFAULT_POLICY
+from duomod.preprocessing.geometry import to_array
+from duomod.report.assets import copy_assets
+from duomod.report.viewer.volumes import Overlay, read_scan, write_case
+
+LOOPBACK = "127.0.0.1"
+#: A scan with values below this is taken for CT: air is -1000 HU, and MR values start at 0.
+_AIR_HU = -500
+
+
+def view_page(
+    folder: Path, case: Path, *, pred: Sequence[Path] = (), gt: Path | None = None, dataset: str | None = None
+) -> Path:
+    """Write a folder that shows one case and opens offline.
+
+    Args:
+        folder: Target; made if it is not there.
+        case: The scan: a NIfTI file or a DICOM folder.
+        pred: Predicted label maps on its grid; each is called after its file, or its folder where files are alike.
+        gt: True label map on its grid.
+        dataset: Names the classes; by default a dataset.json near the label maps does, else they have numbers.
+
+    Returns:
+        The path of ``index.html``.
+
+    Raises:
+        InputError: a file cannot be read or lies on another grid; all such files are listed.
+    """
+    problems = [f"{path}: file not found" for path in (case, *pred, *([gt] if gt else [])) if not path.exists()]
+    if problems:
+        raise InputError(problems)
+    maps = [path for path in (gt, *pred) if path is not None]
+    naming = find_naming(maps[-1], maps[0], dataset, None) if maps else Naming()
+    classes = naming.classes or numbered_classes(_classes_in(maps))
+    name = case.name.removesuffix(".gz").removesuffix(".nii")
+    overlays = [Overlay(title, path) for title, path in zip(_titles(pred), pred, strict=True)]
+    copy_assets(folder / "assets")
+    write_case(
+        folder / "cases" / "1.js",
+        name,
+        case,
+        gt,
+        overlays,
+        classes,
+        modality=_modality(case, name, dataset),
+        label_merges=naming.label_merges,
+    )
+    pages = Environment(loader=PackageLoader("duomod.report"), autoescape=True, undefined=StrictUndefined)
+    page = folder / "index.html"
+    page.write_text(pages.get_template("view.html.j2").render(case=name, version=__version__), encoding="utf-8")
+    return page
+
+
+def _titles(paths: Sequence[Path]) -> list[str]:
+    """File names without endings; where two are alike, with their folders."""
+    titles = [path.name.removesuffix(".gz").removesuffix(".nii") for path in paths]
+    return [
+        f"{path.absolute().parent.name}/{title}" if titles.count(title) > 1 else title
+        for path, title in zip(paths, titles, strict=True)
+    ]
+
+
+def _classes_in(maps: Sequence[Path]) -> int:
+    """As many classes as the label maps show, and at least two."""
+    settings = Settings((), DEFAULT_POLICY)
+    return max(2, *(int(read_labels(path, settings)[0].max()) + 1 for path in maps)) if maps else 2
+
+
+def _modality(case: Path, name: str, dataset: str | None) -> Modality:
+    if dataset is not None and not dataset.endswith(".json"):
+        return load_spec(dataset).case_modality(name)
+    return "CT" if to_array(read_scan(case)).min() < _AIR_HU else "MR"
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves the files of one folder, for reading, to pages that were opened under a loopback name."""
+
+    def send_head(self) -> BytesIO | BinaryIO | None:
+        """Refuse other names for this computer: a foreign page could read the scans by them (DNS rebinding)."""
+        host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+        if host not in (LOOPBACK, "localhost"):
+            self.send_error(HTTPStatus.FORBIDDEN, "Only for this computer")
+            return None
+        return super().send_head()
+
+    def list_directory(self, path: str | PathLike[str]) -> None:
+        """No listings."""
+        self.send_error(HTTPStatus.NOT_FOUND, "Not found")
+
+    def end_headers(self) -> None:
+        """Scans are not kept in the browser's cache, and no other page may frame or read them."""
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
+        """Quiet."""
+
+
+def make_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
+    """Return a server of a folder on the loopback address, not yet running.
+
+    Raises:
+        InputError: the port is taken or may not be used.
+    """
+    try:
+        return ThreadingHTTPServer((LOOPBACK, port), partial(Handler, directory=str(folder)))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port {port}: cannot be used ({error}); leave it out to get a free one") from None
+
+
+def run_view(
+    case: Path,
+    *,
+    pred: Sequence[Path] = (),
+    gt: Path | None = None,
+    dataset: str | None = None,
+    port: int = 0,
+    open_browser: bool = True,
+    output: Path | None = None,
+) -> Path | None:
+    """Show a case in the browser until Ctrl-C; or write the page into a folder.
+
+    Args:
+        case: The scan: a NIfTI file or a DICOM folder.
+        pred: Predicted label maps.
+        gt: True label map.
+        dataset: Names the classes.
+        port: Of the server; 0: a free one.
+        open_browser: Whether to open the page.
+        output: Folder for the page; then nothing is served.
+
+    Returns:
+        The page's path if it was written, None after serving.
+
+    Raises:
+        InputError: see :func:`view_page`; or ``output`` holds something already.
+    """
+    if output is not None:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise InputError(f"{output}: exists; choose another --output, or move it away")
+        return view_page(output, case, pred=pred, gt=gt, dataset=dataset)
+    with tempfile.TemporaryDirectory(prefix="duomod-view-") as temporary:
+        view_page(Path(temporary), case, pred=pred, gt=gt, dataset=dataset)
+        with make_server(Path(temporary), port) as server:
+            url = f"http://{LOOPBACK}:{server.server_address[1]}/"
+            say("Only this computer can open it. Ctrl-C ends it.")
+            out.print(url, markup=False)
+            if open_browser:
+                webbrowser.open(url)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                say("ended")
+    return None
