@@ -15,6 +15,7 @@ from duomod.experiments.pipeline import (
     Training,
     run_pipeline,
 )
+from duomod.report.page import run_report
 from duomod.report.tables import side_by_side
 from duomod.workspace import write_text
 
@@ -27,7 +28,7 @@ EPOCHS = 9
 
 
 def run_demo(output: Path, gpu: str = "", max_epochs: int | None = None) -> Path:
-    """Generate a phantom, train three methods with two seeds each, predict, evaluate, aggregate, compare.
+    """Generate a phantom, train three methods with two seeds each, predict, evaluate, aggregate, report.
 
     Everything is resumable: run again after an interruption, it goes on.
 
@@ -37,7 +38,7 @@ def run_demo(output: Path, gpu: str = "", max_epochs: int | None = None) -> Path
         max_epochs: Epochs of 50 steps; default 9.
 
     Returns:
-        The table of all methods side by side.
+        The report's page.
     """
     began = time.monotonic()
     raw, data, logs = output / "phantom", output / "preprocessed", output / "logs"
@@ -69,9 +70,9 @@ def run_demo(output: Path, gpu: str = "", max_epochs: int | None = None) -> Path
     run_pipeline(config)
     table = side_by_side([logs / name for name in METHODS])
     out.print(table, markup=False)
-    result = output / "comparison.txt"
-    write_text(result, table + "\n")
+    write_text(output / "comparison.txt", table + "\n")
+    page = run_report([logs / name for name in METHODS], output / "report", title="duomod demo")
     say(f"finished in {time.monotonic() - began:.0f} s")
     for name in METHODS:
         print(logs / name / f"{name}_summary_results.txt")
-    return result
+    return page

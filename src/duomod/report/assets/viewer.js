@@ -171,7 +171,7 @@ const DuomodViewer = (() => {
         ["[ ]", "overlay opacity"], ["+ −", "zoom"], ["w", "next window"], ["Shift and drag", "window width (across), level (up)"],
         ["Home", "back to the start"], ["?", "this list"],
       ].flatMap(([keys, what]) => [make("kbd", { text: keys }), make("span", { text: what })]));
-      this.root = make("section", { class: "dv", "aria-label": `Viewer: ${id}` },
+      this.root = make("div", { class: "dv", role: "region", "aria-label": `Viewer: ${id}` },
         make("div", { class: "dv-tools", role: "toolbar", "aria-label": "Display" }, ...tools), this.help,
         make("div", { class: "dv-body" }, grid, make("div", { class: "dv-organs" }, this.organTable())),
         this.readout, make("p", { class: "dv-note", text: this.data.notes.join(" ") }));
