@@ -118,7 +118,8 @@ def box_plots(collection: Collection) -> list[Chart]:
             Chart(
                 key=f"box-{column}",
                 title="Values by class",
-                caption=f"{metric.title} of each case, averaged over seeds: median, quartiles and outliers."
+                caption=f"{metric.title} of each case, averaged over seeds: median, quartiles and outliers;"
+                " in each class the boxes stand in the legend's order."
                 f" {metric.meaning[0].upper()}{metric.meaning[1:]}.",
                 traces=traces,
                 layout={

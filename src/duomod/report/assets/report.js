@@ -7,6 +7,7 @@
   /* Charts: drawn when they come into view, in the page's own colours. */
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const PAPER = { "--fg": "#111", "--line": "#ccc", "--bg": "#fff" };
+  const PAPER_WIDTH = 700; // pixels between the margins of an A4 or letter page
 
   function themed(layout, pick) {
     const axis = (given = {}) => ({
@@ -27,9 +28,10 @@
 
   const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
   const drawn = new Set();
-  function draw(key, pick = colour) {
+  function draw(key, pick = colour, width = undefined) {
     const figure = figures[key];
-    Plotly.react(`chart-${key}`, figure.data, themed(figure.layout, pick), settings);
+    const size = width ? { width, height: figure.height } : { autosize: true };
+    Plotly.react(`chart-${key}`, figure.data, { ...themed(figure.layout, pick), ...size }, settings);
     drawn.add(key);
   }
   const keyOf = (figure) => figure.dataset.chart;
@@ -42,7 +44,7 @@
   charts.forEach((figure) => seen.observe(figure));
   dark.addEventListener("change", () => drawn.forEach((key) => draw(key)));
   window.addEventListener("beforeprint", () => {
-    charts.filter((figure) => !figure.hidden).forEach((figure) => draw(keyOf(figure), (name) => PAPER[name]));
+    charts.filter((figure) => !figure.hidden).forEach((figure) => draw(keyOf(figure), (name) => PAPER[name], PAPER_WIDTH));
     document.querySelectorAll("#worst details, #classes details").forEach((part) => { part.open = true; });
   });
   window.addEventListener("afterprint", () => drawn.forEach((key) => draw(key)));
