@@ -214,7 +214,7 @@ def summarise(
         lacking = [case for case in cases if case not in table.cases]
         if lacking:
             notes.append(f"{seed} has no {', '.join(lacking)}; averages are over the seeds that have a case")
-    stacked = {column: _stack(tables, column, cases) for column in first.values}
+    stacked = {c: np.stack([table.of_cases(cases, c) for table in tables.values()]) for c in first.values}
     tail_index = [classes.index(name) - 1 for name in tail]
     metrics = {}
     for column, values in stacked.items():
@@ -244,17 +244,6 @@ def summarise(
         worst_cases=_worst(cases, stacked),
     )
     return summary, {column: mean_defined(values, axis=0) for column, values in stacked.items()}
-
-
-def _stack(tables: dict[str, ResultTable], column: str, cases: Sequence[str]) -> FloatArray:
-    """Values (seeds, cases, classes); NaN where a seed lacks a case."""
-    result = []
-    for table in tables.values():
-        row = {case: i for i, case in enumerate(table.cases)}
-        values = table.values[column]
-        empty = np.full(values.shape[1], np.nan)
-        result.append([values[row[case]] if case in row else empty for case in cases])
-    return np.asarray(result, dtype=np.float64)
 
 
 def _organ_totals(tables: Sequence[ResultTable]) -> dict[str, dict[str, int]]:

@@ -91,13 +91,6 @@ class Comparison(BaseModel):
     sentence: str = ""
 
 
-def _ordered(table: ResultTable, cases: Sequence[str], column: str) -> FloatArray:
-    row = {case: index for index, case in enumerate(table.cases)}
-    empty = np.full(table.num_foreground, np.nan)
-    values = table.values[column]
-    return np.asarray([values[row[case]] if case in row else empty for case in cases], dtype=np.float64)
-
-
 def read_method(aggregated: Path, dataset: str | None = None) -> MethodValues:
     """Read an aggregated table and, where its ``_sources.json`` still leads to them, the tables of its seeds.
 
@@ -116,13 +109,13 @@ def read_method(aggregated: Path, dataset: str | None = None) -> MethodValues:
         say(
             f"{aggregated}: single seeds are unknown ({why}); the intervals of {name} leave out the chance of training."
         )
-        seeds = {column: _ordered(table, cases, column)[None] for column in table.values}
+        seeds = {column: table.of_cases(cases, column)[None] for column in table.values}
     else:
         tables = [read_result(path) for path in paths]
         changed = [str(t.path) for t in tables if set(t.values) < set(table.values) or not set(t.cases) <= set(cases)]
         if changed:
             raise InputError([f"{path}: has changed since {aggregated} was made; aggregate again" for path in changed])
-        seeds = {column: np.stack([_ordered(t, cases, column) for t in tables]) for column in table.values}
+        seeds = {column: np.stack([t.of_cases(cases, column) for t in tables]) for column in table.values}
     classes = tuple(facts.get("classes") or numbered_classes(table.num_foreground + 1))
     tail = tuple(facts.get("tail_classes", ()))
     if dataset is not None:

@@ -71,6 +71,15 @@ class ResultTable:
         """Number of classes without the background."""
         return int(next(iter(self.values.values())).shape[1])
 
+    def of_cases(self, cases: Sequence[str], column: str) -> FloatArray:
+        """Return a metric of these cases, (cases, classes); NaN where the table lacks a case."""
+        row = {case: index for index, case in enumerate(self.cases)}
+        found = np.full((len(cases), self.num_foreground), np.nan)
+        for position, case in enumerate(cases):
+            if case in row:
+                found[position] = self.values[column][row[case]]
+        return found
+
     def metric(self, column: str) -> Metric:
         """Return the description of a metric column, by its prefix."""
         if self.info is not None:

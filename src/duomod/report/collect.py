@@ -205,18 +205,11 @@ def _read_method(name: str, base: Path, folders: tuple[Path, ...] | None, datase
         raise InputError(f"{base}: the tables have no Dice columns; evaluate with --metrics dice")
     summary, _ = summarise(base, tables, dataset=dataset, missing=missing)
     seeds = tuple(_read_seed(table) for table in tables.values())
-    values = {column: _ordered(seeds, summary.cases, column) for column in summary.metrics}
+    values = {
+        column: np.stack([table.of_cases(summary.cases, column) for table in tables.values()])
+        for column in summary.metrics
+    }
     return Method(name, seeds, summary, values)
-
-
-def _ordered(seeds: Sequence[Seed], cases: Sequence[str], column: str) -> FloatArray:
-    result = np.full((len(seeds), len(cases), seeds[0].table.num_foreground), np.nan)
-    for index, seed in enumerate(seeds):
-        row = {case: position for position, case in enumerate(seed.table.cases)}
-        for position, case in enumerate(cases):
-            if case in row:
-                result[index, position] = seed.table.values[column][row[case]]
-    return result
 
 
 def _read_seed(table: ResultTable) -> Seed:

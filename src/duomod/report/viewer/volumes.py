@@ -201,9 +201,7 @@ def write_case(
     with atomic_path(target) as temporary:
         temporary.write_text(script_text(case, data), encoding="ascii")
     true_facts, predicted = (facts[0], facts[1:]) if truth is not None else (None, facts)
-    return CaseSummary(
-        case, target, shown.GetSize(), shown.GetSpacing(), tuple(notes), true_facts, tuple(predicted)
-    )  # fmt: skip
+    return CaseSummary(case, target, shown.GetSize(), shown.GetSpacing(), tuple(notes), true_facts, tuple(predicted))
 
 
 def read_scan(path: Path) -> sitk.Image:
