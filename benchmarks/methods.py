@@ -53,7 +53,15 @@ class Bench:
 
 
 BENCHES = {
-    "phantom": Bench("phantom_tiny", 3, 300, {"patch": [32, 40, 40]}, "imagesVa", "imagesVa", "labelsVa"),
+    "phantom": Bench(
+        "phantom_tiny",
+        3,
+        600,
+        {"patch": [24, 32, 32], "network": {"name": "vnet", "filters": 8, "norm": "instance"}},
+        "imagesVa",
+        "imagesVa",
+        "labelsVa",
+    ),
     "oasis": Bench(
         "oasis",
         3,

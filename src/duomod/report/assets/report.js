@@ -45,7 +45,7 @@
   dark.addEventListener("change", () => drawn.forEach((key) => draw(key)));
   window.addEventListener("beforeprint", () => {
     charts.filter((figure) => !figure.hidden).forEach((figure) => draw(keyOf(figure), (name) => PAPER[name], PAPER_WIDTH));
-    document.querySelectorAll("#worst details, #classes details").forEach((part) => { part.open = true; });
+    document.querySelectorAll("#comparison details, #worst details, #classes details").forEach((part) => { part.open = true; });
   });
   window.addEventListener("afterprint", () => drawn.forEach((key) => draw(key)));
 
