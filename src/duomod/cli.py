@@ -399,7 +399,7 @@ def report(
         str | None, typer.Option("--baseline", help="Compare with this method; default: supervised, else the first.")
     ] = None,
     worst: Annotated[int, typer.Option("--worst", min=0, help="Worst cases pictured per method.")] = 5,
-    viewer: Annotated[bool, typer.Option("--viewer/--no-viewer", help="A 2D/3D viewer of every case.")] = True,
+    viewer: Annotated[bool, typer.Option("--viewer/--no_viewer", help="A 2D/3D viewer of every case.")] = True,
     all_seeds: Annotated[
         bool, typer.Option("--all_seeds", help="The viewer shows all seeds, not only the first of each method.")
     ] = False,
@@ -431,7 +431,7 @@ def view(
     gt: Annotated[Path | None, typer.Option("--gt", help="True label map.")] = None,
     dataset: Dataset = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the server; 0: a free one.")] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no_browser", help="Open the page.")] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the page into this folder instead of serving it.")
     ] = None,

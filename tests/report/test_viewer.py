@@ -369,7 +369,7 @@ class TestServer:
             assert self.ask(port, "/index.html", method=method)[0] == 501
 
     def test_the_command_serves_until_interrupted(self, files: dict[str, Path]) -> None:
-        command = [sys.executable, "-m", "duomod.cli", "view", files["scan"], "--gt", files["truth"], "--no-browser"]
+        command = [sys.executable, "-m", "duomod.cli", "view", files["scan"], "--gt", files["truth"], "--no_browser"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             url = process.stdout.readline().strip()

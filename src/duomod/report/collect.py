@@ -286,7 +286,9 @@ def baseline_of(collection: Collection, wanted: str | None) -> str:
     if wanted is None:
         return "supervised" if "supervised" in names else names[0]
     if wanted not in names:
-        raise InputError(f"--baseline '{wanted}': no such method.{nearest_name(wanted, names)} There are: {names}.")
+        raise InputError(
+            f"--baseline '{wanted}': no such method.{nearest_name(wanted, names)} There are: {', '.join(names)}."
+        )
     return wanted
 
 
