@@ -163,9 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", type=Path, help="a label map (NIfTI) instead of the built-in ellipsoids")
     parser.add_argument("--only", choices=list(CONTENDERS), help="run this contender here and print JSON")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="the median of so many runs counts (SimpleITK: of three)"
-    )
+    parser.add_argument("--repeats", type=int, default=5, help="the median of so many runs counts (SimpleITK: three)")
     options = parser.parse_args()
     if options.only:
         print(json.dumps(run_one(options.only, options.truth, options.repeats)))
