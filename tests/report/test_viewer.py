@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from duomod.errors import InputError
-from duomod.report.viewer.serve import make_server, run_view, view_page
+from duomod.report.viewer.serve import _titles, make_server, run_view, view_page
 from duomod.report.viewer.surfaces import meshes
 from duomod.report.viewer.volumes import Overlay, packed, write_case
 
@@ -148,6 +149,39 @@ class TestVolumes:
         assert "spacing" in caught.value.problems[1]
         assert not (tmp_path / "a.js").exists()
 
+    def test_one_extreme_voxel_does_not_take_the_levels_from_all_others(self, tmp_path: Path) -> None:
+        values = np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
+        values[3, 4, 5] = 1e6
+        write_case(tmp_path / "a.js", "a", saved(values, tmp_path / "scan.nii.gz"), None, [], NAMES, modality="MR")
+        image = content(tmp_path / "a.js")[1]["image"]
+        stored = unpacked(image["data"], np.int16).reshape(SHAPE)
+        restored = stored * image["slope"] + image["intercept"]
+        others = values < 1e6
+        np.testing.assert_allclose(restored[others], values[others], atol=0.5)
+        # The extreme one is marked as clipped.
+        assert image["ends"] == [None, stored[3, 4, 5]]
+        assert not image["exact"]
+
+    def test_a_file_s_place_in_the_world_is_what_nibabel_reads(self, tmp_path: Path) -> None:
+        """Another library as oracle, on a tilted grid whose axes run to the left, bottom and front."""
+        angle = np.radians(12)
+        tilt = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        affine = np.eye(4)
+        affine[:3, :3] = tilt @ np.array([[-1, 0, 0], [0, 0, 1], [0, -1, 0]]) @ np.diag([1.2, 1.5, 2.0])
+        affine[:3, 3] = [35, -30, 40]
+        labels = np.zeros((60, 50, 30), np.uint8)
+        labels[44:47, 9:12, 20:23] = 1  # 45 * 1.2 mm to the left, 10 * 1.5 mm down, 21 * 2 mm forwards
+        nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), affine), tmp_path / "scan.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / "truth.nii.gz")
+        summary = write_case(
+            tmp_path / "a.js", "a", tmp_path / "scan.nii.gz", tmp_path / "truth.nii.gz", [], NAMES, modality="CT"
+        )
+        data = content(tmp_path / "a.js")[1]
+        (centre, _) = data["maps"][0]["centres"]
+        shown = np.asarray(data["affine"]) @ [*centre, 1]
+        np.testing.assert_allclose(shown, (affine @ [45, 10, 21, 1])[:3], atol=1e-3)
+        assert any("tilted by 12°" in note for note in summary.notes)
+
     def test_packing_keeps_every_value(self) -> None:
         values = np.random.default_rng(0).integers(-(2**15), 2**15, 1000).astype(np.int16)
         np.testing.assert_array_equal(unpacked(packed(values), np.int16), values)
@@ -265,6 +299,28 @@ class TestInTheBrowser:
         page.keyboard.press("?")
         assert page.is_visible(".dv-help")
 
+    def test_the_wheel_scrolls_the_page_until_a_plane_is_chosen(self, page: Any) -> None:
+        page.locator(".dv-canvas canvas").first.hover()
+        before = self.slices(page)
+        page.mouse.wheel(0, 30)
+        page.wait_for_timeout(100)
+        assert self.slices(page) == before
+        page.focus(".dv-canvas canvas")
+        page.mouse.wheel(0, -30)
+        page.wait_for_function(f"document.querySelector('.dv-slice').textContent !== '{before[0]} / 30'")
+        assert self.slices(page)[1:] == before[1:]
+
+    def test_errors_are_explained_while_they_are_shown(self, page: Any) -> None:
+        assert not page.is_visible(".dv-legend")
+        page.select_option(".dv-tools select", "errors")
+        assert page.inner_text(".dv-legend").split("\n") == [
+            "missed (hatched)",
+            "too much (filled)",
+            "another organ (both)",
+        ]
+        page.select_option(".dv-tools select", "truth")
+        assert not page.is_visible(".dv-legend")
+
     def test_errors_differ_in_pattern_not_only_in_colour(self, page: Any) -> None:
         page.select_option(".dv-tools select", "errors")
         page.uncheck("input[aria-label='Show gallbladder']")
@@ -380,6 +436,35 @@ class TestServer:
             _, error = process.communicate(timeout=30)
         assert process.returncode == 0, error
         assert "Traceback" not in error
+
+    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+    def test_no_scan_stays_behind_however_it_ends(
+        self, files: dict[str, Path], tmp_path: Path, ending: signal.Signals
+    ) -> None:
+        command = [sys.executable, "-m", "duomod.cli", "view", files["scan"], "--no_browser"]
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"http")
+            assert len(list(tmp_path.glob("duomod-view-*"))) == 1
+            process.send_signal(ending)
+            process.communicate(timeout=30)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_are_named_by_what_differs(tmp_path: Path) -> None:
+    def names(*paths: str) -> list[str]:
+        return _titles([tmp_path / path for path in paths])
+
+    assert names("cps.nii.gz", "supervised.nii") == ["cps", "supervised"]
+    assert names("cps/seed_0/predictions/a.nii.gz", "vnet/seed_0/predictions/a.nii.gz") == ["cps", "vnet"]
+    assert names("cps/seed_0/p/a.nii.gz", "cps/seed_1/p/a.nii.gz", "vnet/seed_0/p/a.nii.gz") == [
+        "cps/seed_0",
+        "cps/seed_1",
+        "vnet/seed_0",
+    ]
+    assert names("x/a.nii.gz", "x/a.nii.gz") == ["a (1)", "a (2)"]
+    assert names("a.nii.gz", "x/a.nii.gz") == ["a", "x/a"]
 
 
 class TestWrongUse:

@@ -164,15 +164,20 @@ const DuomodViewer = (() => {
         make("div", { class: "dv-plane dv-3d" }, make("div", { class: "dv-head" }, make("strong", { text: "3D" }), this.surfaceNote), this.scene));
       this.organs = make("tbody");
       this.readout = make("p", { class: "dv-readout", "aria-live": "off" });
+      const { missed, extra } = this.data.errors;
+      this.legend = make("p", { class: "dv-legend", hidden: "" },
+        make("span", { class: "dv-swatch", style: `background: repeating-linear-gradient(135deg, ${missed} 0 2px, transparent 2px 4px)` }), "missed (hatched)",
+        make("span", { class: "dv-swatch", style: `background: ${extra}` }), "too much (filled)",
+        make("span", { class: "dv-swatch", style: `background: repeating-linear-gradient(135deg, ${missed} 0 2px, ${extra} 2px 4px)` }), "another organ (both)");
       this.help = make("div", { class: "dv-help", hidden: "", role: "note" });
       this.help.append(...[
-        ["Arrow keys", "move the crosshair in the plane"], ["Page up, page down, wheel", "next slice"],
+        ["Arrow keys", "move the crosshair in the plane"], ["Page up, page down; wheel after a click", "next slice"],
         ["1 2 3", "axial, coronal, sagittal plane"], ["o", "overlay on and off"], ["t p b e", "truth, prediction, both, errors"],
         ["[ ]", "overlay opacity"], ["+ −", "zoom"], ["w", "next window"], ["Shift and drag", "window width (across), level (up)"],
         ["Home", "back to the start"], ["?", "this list"],
       ].flatMap(([keys, what]) => [make("kbd", { text: keys }), make("span", { text: what })]));
       this.root = make("div", { class: "dv", role: "region", "aria-label": `Viewer: ${id}` },
-        make("div", { class: "dv-tools", role: "toolbar", "aria-label": "Display" }, ...tools), this.help,
+        make("div", { class: "dv-tools", role: "toolbar", "aria-label": "Display" }, ...tools), this.legend, this.help,
         make("div", { class: "dv-body" }, grid, make("div", { class: "dv-organs" }, this.organTable())),
         this.readout, make("p", { class: "dv-note", text: this.data.notes.join(" ") }));
       this.root.addEventListener("keydown", (event) => this.key(event));
@@ -220,6 +225,8 @@ const DuomodViewer = (() => {
       canvas.addEventListener("pointerdown", (event) => this.press(built, event));
       canvas.addEventListener("pointermove", (event) => this.drag(built, event));
       canvas.addEventListener("wheel", (event) => {
+        // The wheel belongs to the page until a plane was chosen: a report must not stop scrolling at its pictures.
+        if (!event.ctrlKey && document.activeElement !== canvas) return;
         event.preventDefault();
         if (event.ctrlKey) this.setZoom(this.zoom * (event.deltaY < 0 ? 1.15 : 1 / 1.15));
         else this.step(plane.through, event.deltaY < 0 ? 1 : -1);
@@ -276,6 +283,7 @@ const DuomodViewer = (() => {
       if (this.mode !== "none") this.shownBefore = this.mode;
       this.mode = mode;
       this.modeChoice.select.value = mode;
+      this.legend.hidden = mode !== "errors";
       this.draw();
       this.drawSurfaces();
     }
@@ -541,10 +549,11 @@ const DuomodViewer = (() => {
       const at = this.at(...voxel);
       const mm = this.data.affine.map((row) => row[0] * voxel[0] + row[1] * voxel[1] + row[2] * voxel[2] + row[3]);
       const place = mm.map((value, axis) => `${["RL", "AP", "SI"][axis][value < 0 ? 1 : 0]} ${Math.abs(value).toFixed(1)}`).join(", ");
-      const { slope, intercept, unit } = this.data.image;
+      const { slope, intercept, unit, exact, ends } = this.data.image;
       const value = this.data.voxels[at] * slope + intercept;
+      const sign = this.data.voxels[at] === ends[0] ? "≤ " : this.data.voxels[at] === ends[1] ? "≥ " : exact ? "" : "≈ ";
       const name = (map) => { const label = map.voxels[at]; return label ? this.data.classes[label - 1].name : "background"; };
-      const parts = [`${place} mm`, `${slope === 1 ? value.toFixed(0) : value.toPrecision(4)} ${unit}`.trim()];
+      const parts = [`${place} mm`, `${sign}${exact ? value.toFixed(0) : Number(value.toPrecision(3))} ${unit}`.trim()];
       if (this.truth) parts.push(`truth: ${name(this.truth)}`);
       if (this.prediction) parts.push(`${this.prediction.name}: ${name(this.prediction)}`);
       this.readout.textContent = parts.join("  ·  ");

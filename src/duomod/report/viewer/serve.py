@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -40,7 +42,8 @@ def view_page(
     Args:
         folder: Target; made if it is not there.
         case: The scan: a NIfTI file or a DICOM folder.
-        pred: Predicted label maps on its grid; each is called after its file, or its folder where files are alike.
+        pred: Predicted label maps on its grid; each is called after its file, or where files are alike after what
+            differs in their paths.
         gt: True label map on its grid.
         dataset: Names the classes; by default a dataset.json near the label maps does, else they have numbers.
 
@@ -76,12 +79,21 @@ def view_page(
 
 
 def _titles(paths: Sequence[Path]) -> list[str]:
-    """File names without endings; where two are alike, with their folders."""
+    """File names without endings; where two are alike, the parts of the paths that differ, else numbers too."""
     titles = [path.name.removesuffix(".gz").removesuffix(".nii") for path in paths]
-    return [
-        f"{path.absolute().parent.name}/{title}" if titles.count(title) > 1 else title
-        for path, title in zip(paths, titles, strict=True)
-    ]
+    if len(set(titles)) == len(titles):
+        return titles
+    parts = [[*path.absolute().parent.parts, title] for path, title in zip(paths, titles, strict=True)]
+    shared = 0  # folders that all paths begin with
+    while len({tuple(part[: shared + 1]) for part in parts}) == 1 and min(map(len, parts)) > shared + 1:
+        shared += 1
+    alike = 0  # ... and parts that all end with
+    while len({tuple(part[-alike - 1 :]) for part in parts}) == 1 and min(map(len, parts)) > shared + alike + 1:
+        alike += 1
+    titles = ["/".join(part[shared : len(part) - alike]) for part in parts]
+    if len(set(titles)) < len(titles):
+        titles = [f"{title} ({number})" for number, title in enumerate(titles, start=1)]
+    return titles
 
 
 def _classes_in(maps: Sequence[Path]) -> int:
@@ -134,6 +146,26 @@ def make_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
         raise InputError(f"--port {port}: cannot be used ({error}); leave it out to get a free one") from None
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a closed terminal or ``kill`` end the block like Ctrl-C, so that no scan stays in the temporary folder."""
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    try:
+        before = {number: signal.signal(number, end) for number in known}
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_view(
     case: Path,
     *,
@@ -144,7 +176,7 @@ def run_view(
     open_browser: bool = True,
     output: Path | None = None,
 ) -> Path | None:
-    """Show a case in the browser until Ctrl-C; or write the page into a folder.
+    """Show a case in the browser until Ctrl-C, SIGTERM or SIGHUP; or write the page into a folder.
 
     Args:
         case: The scan: a NIfTI file or a DICOM folder.
@@ -165,7 +197,7 @@ def run_view(
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InputError(f"{output}: exists; choose another --output, or move it away")
         return view_page(output, case, pred=pred, gt=gt, dataset=dataset)
-    with tempfile.TemporaryDirectory(prefix="duomod-view-") as temporary:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="duomod-view-") as temporary:
         view_page(Path(temporary), case, pred=pred, gt=gt, dataset=dataset)
         with make_server(Path(temporary), port) as server:
             url = f"http://{LOOPBACK}:{server.server_address[1]}/"

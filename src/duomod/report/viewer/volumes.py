@@ -334,24 +334,38 @@ def _centres(labels: Labels, classes: int) -> list[list[int] | None]:
 
 
 def _grey(image: Volume, modality: str) -> dict[str, Any]:
-    """The scan as int16 with the scale that restores its values, and the window to begin with."""
+    """The scan as int16 with the scale that restores its values, and the window to begin with.
+
+    ``exact`` says whether values are restored exactly; ``ends`` holds the lowest and highest stored value where values
+    beyond them were clipped, else None.
+    """
     values = image.astype(np.float32)
-    if modality == "CT":
-        stored = np.rint(values).clip(*_HU).astype(np.int16)
-        return {"data": packed(stored), "slope": 1, "intercept": 0, "unit": "HU", "window": [-125, 275], "exact": True}
-    inside = values[values > values.min()]
-    low, high = (float(v) for v in np.percentile(inside, (0.5, 99.5))) if inside.size else (0.0, 1.0)
     floor, ceiling = float(values.min()), float(values.max())
-    # Beyond the display's own steps more levels would only make the file larger.
-    slope = max(ceiling - floor, 1e-6) / _MR_LEVELS
-    if ceiling - floor <= _MR_LEVELS and np.array_equal(values, np.rint(values)):
-        slope = 1.0
-    stored = np.rint((values - floor) / slope).astype(np.int16)
+    if modality == "CT":
+        first, last = max(floor, _HU[0]), min(ceiling, _HU[1])
+        window, start, slope, exact = [-125.0, 275.0], 0.0, 1.0, True
+        ends = [_HU[0] if floor < _HU[0] else None, _HU[1] if ceiling > _HU[1] else None]
+    else:
+        inside = values[values > floor]
+        low, high = (float(v) for v in np.percentile(inside, (0.5, 99.5))) if inside.size else (floor, floor)
+        window = [low, high if high > low else low + 1]
+        # A few extreme voxels must not take the levels from all others.
+        reach = 2 * (window[1] - window[0])
+        first, last = max(floor, low - reach), min(ceiling, high + reach)
+        exact = last - first <= _MR_LEVELS and np.array_equal(values, np.rint(values))
+        if exact:
+            first, last = float(np.ceil(first)), float(np.floor(last))
+        # More levels would only make the file larger.
+        slope = 1.0 if exact else max(last - first, 1e-6) / _MR_LEVELS
+        start = first
+        ends = [0 if floor < first else None, round((last - first) / slope) if ceiling > last else None]
+    stored = np.rint((values.clip(first, last) - start) / slope).astype(np.int16)
     return {
         "data": packed(stored),
         "slope": slope,
-        "intercept": floor,
-        "unit": "",
-        "window": [low, high if high > low else low + 1],
-        "exact": slope == 1.0,
+        "intercept": start,
+        "unit": "HU" if modality == "CT" else "",
+        "window": window,
+        "exact": exact,
+        "ends": ends,
     }
