@@ -107,6 +107,7 @@ ABLATION = (
     Variant("head, RLM momentum 0.999", "duomodnet", {"direction": "head", "rlm_momentum": 0.999}),
     Variant("head, two updates", "duomodnet", {"direction": "head", "rlm_updates": "twice"}),
     Variant("foreground, two updates", "duomodnet", {"direction": "foreground", "rlm_updates": "twice"}),
+    Variant("foreground, RLM floor 0.05", "duomodnet", {"direction": "foreground", "rlm_floor": 0.05}),
     Variant("none, two updates", "duomodnet", {"direction": "none", "rlm_updates": "twice"}),
     Variant("head, crops by volume", "duomodnet", {"direction": "head"}, {"sampling": {"labelled": "foreground"}}),
     Variant("head, uniform crops", "duomodnet", {"direction": "head"}, {"sampling": {"labelled": "uniform"}}),
