@@ -139,9 +139,8 @@ class DuoModNet(TwoNetworks):
         super().__init__(config, context)
         self.settings = cast(DuoModNetConfig, config)
         self.rlm = RLM(context.class_distribution(), self.settings.rlm_floor, self.settings.rlm_momentum)
-        self.dafr_a, self.dafr_b = (
-            DAFR(context.num_classes, self.settings.disagreement_momentum, self.settings.clamp) for _ in range(2)
-        )
+        momentum, clamp = self.settings.disagreement_momentum, self.settings.clamp
+        self.dafr_a, self.dafr_b = (DAFR(context.num_classes, momentum, clamp) for _ in range(2))
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
@@ -179,10 +178,8 @@ class DuoModNet(TwoNetworks):
     def _gains(self, za: Tensor, zb: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         disagreement = jensen_shannon(za.float().softmax(1), zb.float().softmax(1))
         gains = strength * class_gains(self.rlm.distribution, self.settings.direction)
-        return (
-            self.dafr_a.gain(disagreement, za.argmax(1), gains),
-            self.dafr_b.gain(disagreement, zb.argmax(1), gains),
-        )
+        gamma_a = self.dafr_a.gain(disagreement, za.argmax(1), gains)
+        return gamma_a, self.dafr_b.gain(disagreement, zb.argmax(1), gains)
 
     @torch.no_grad()
     def _class_weights(self, za_u: Tensor, zb_u: Tensor) -> tuple[Tensor | None, Tensor | None]:
