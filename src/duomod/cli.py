@@ -21,7 +21,7 @@ _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(
 app = typer.Typer(
     name="duomod",
     help="Class-imbalanced, semi-supervised segmentation of 3D medical images: preprocess, train, predict, evaluate,"
-    " aggregate, compare.\n\nExample: duomod demo",
+    " aggregate, compare, report, view.\n\nExample: duomod demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -360,7 +360,7 @@ def compare(
     baseline: Annotated[str, typer.Option("--baseline", help="The method the others are compared with.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison.")] = Path("comparison"),
     metrics: Annotated[
-        list[str] | None, typer.Option("--metrics", help="Column prefix such as Dice; several times for several.")
+        str | None, typer.Option("--metrics", help="Columns, separated by commas: Dice,ASD. Default: all.")
     ] = None,
     dataset: Dataset = None,
     alpha: Annotated[float, typer.Option("--alpha", help="Level of significance, between 0 and 1.")] = 0.05,
@@ -375,7 +375,7 @@ def compare(
             tables,
             baseline=baseline,
             output=output,
-            metrics=metrics,
+            metrics=[name.strip() for name in metrics.split(",")] if metrics else None,
             dataset=dataset,
             alpha=alpha,
             resamples=resamples,

@@ -13,11 +13,13 @@ import SimpleITK as sitk
 from PIL import Image
 
 from duomod.errors import InputError
+from duomod.preprocessing.geometry import to_array
 from duomod.report.charts import MAX_POINTS, _thinned, all_charts, head_mean, missed_counts, tail_mean
 from duomod.report.collect import baseline_of, collect, read_curves
 from duomod.report.files import locate
-from duomod.report.overlays import read_pair, worst_slice, write_overlay
+from duomod.report.overlays import worst_slice, write_overlay
 from duomod.report.page import run_report
+from duomod.report.viewer.volumes import Overlay, label_settings, read_case
 from duomod.report.worst import worst_cases
 
 METHODS = ["cps", "duomodnet", "supervised"]
@@ -70,10 +72,22 @@ class TestCollect:
         with pytest.raises(InputError, match="empty_policy"):
             collect([study / "runs" / "cps", tmp_path / "cps2"])
 
-    def test_a_log_line_cut_off_by_a_crash_is_left_out(self, tmp_path: Path) -> None:
+    def test_a_last_log_line_cut_off_by_a_crash_is_left_out(self, tmp_path: Path) -> None:
         log = tmp_path / "metrics.jsonl"
         log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5, "note": "x"}\n{"step": 3, "lo')
         assert read_curves(log) == {"loss": ([1, 2], [2.0, 1.5])}
+
+    def test_any_other_broken_record_is_named(self, study: Path, tmp_path: Path) -> None:
+        log = tmp_path / "metrics.jsonl"
+        log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo\n{"step": 3, "loss": 1.0}\n')
+        with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is broken"):
+            read_curves(log)
+        shutil.copytree(study / "runs" / "cps", tmp_path / "cps")
+        (tmp_path / "cps" / "seed_0" / "train_manifest.json").write_text("{")
+        (tmp_path / "cps" / "seed_1" / "predictions" / "prediction.json").write_text("[]")
+        for seed, named in (("seed_0", "train_manifest.json"), ("seed_1", "prediction.json")):
+            with pytest.raises(InputError, match=named):
+                collect([tmp_path / "cps" / seed])
 
     def test_the_baseline_is_supervised_unless_another_is_named(self, study: Path) -> None:
         collection = collect([study / "runs"])
@@ -152,7 +166,9 @@ class TestOverlays:
         truth[4, 2:6, 34:38] = 1  # left, front
         for name, array in (("scan", np.zeros(truth.shape, np.int16)), ("truth", truth), ("empty", truth * 0)):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
-        scan, true, predicted = read_pair(*(tmp_path / f"{name}.nii.gz" for name in ("scan", "truth", "empty")))
+        paths = [tmp_path / f"{name}.nii.gz" for name in ("scan", "truth", "empty")]
+        scan, maps = read_case(paths[0], paths[1], [Overlay("mine", paths[2])], label_settings())
+        true, predicted = (to_array(labels) for labels in maps)
         planes = write_overlay(tmp_path / "o.png", scan, true, predicted, modality="CT")
         assert planes[0] == "axial slice 5 of 9"
         picture = np.asarray(Image.open(tmp_path / "o.png"))
@@ -171,13 +187,6 @@ class TestOverlays:
         assert worst_slice(truth, prediction, 0) == 3
         assert worst_slice(truth, truth, 0) == 1
         assert worst_slice(truth * 0, truth * 0, 0) == 2
-
-    def test_a_label_map_off_the_grid_is_named(self, study: Path, tmp_path: Path) -> None:
-        image = sitk.ReadImage(str(study / "labels" / "a.nii.gz"))
-        image.SetOrigin((0, 0, 0))
-        sitk.WriteImage(image, str(tmp_path / "moved.nii.gz"))
-        with pytest.raises(InputError, match=r"moved\.nii\.gz: not on the grid of .*origin"):
-            read_pair(study / "images" / "a.nii.gz", study / "labels" / "a.nii.gz", tmp_path / "moved.nii.gz")
 
 
 def test_worst_cases_come_first_with_the_seed_that_did_worst(study: Path, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from duomod.console import say
-from duomod.datasets.spec import DatasetSpec, Folders, Modality, Role, builtin_names, load_spec, parse_spec
+from duomod.datasets.spec import (
+    DatasetSpec,
+    Folders,
+    Modality,
+    Role,
+    builtin_names,
+    load_spec,
+    parse_spec,
+    without_ending,
+)
 from duomod.errors import InputError
 from duomod.workspace import read_json
 
@@ -252,7 +261,7 @@ def _nifti_files(folder: Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+    return without_ending(path.name)
 
 
 def _with_channel_suffix(spec: DatasetSpec, data_path: Path, content: Any) -> DatasetSpec:

@@ -117,7 +117,12 @@ class DatasetSpec(BaseModel):
 
     def case_id(self, file_name: str) -> str:
         """Return the case id of an image file's name: without ``.nii.gz``/``.nii`` and the data set's image suffix."""
-        return re.sub(r"\.nii(\.gz)?$", "", file_name).removesuffix(self.image_suffix)
+        return without_ending(file_name).removesuffix(self.image_suffix)
+
+
+def without_ending(file_name: str) -> str:
+    """Return a file name without ``.nii.gz`` or ``.nii``."""
+    return re.sub(r"\.nii(\.gz)?$", "", file_name)
 
 
 #: Task names that the original scripts use.

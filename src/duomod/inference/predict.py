@@ -269,9 +269,10 @@ def _claim(output: Path, cases: Sequence[Case], settings: Mapping[str, Any], mod
     """Write down what will make the results, after deleting those made otherwise; return the cases left to do."""
     try:
         old = read_json(output / MANIFEST)
-        made = dict(old["cases"]) if old["settings"] == settings else {}
+        same = old["settings"] == settings
+        made, scans = (dict(old["cases"]), dict(old["scans"])) if same else ({}, {})
     except (InputError, KeyError, TypeError, ValueError):
-        made = {}
+        made, scans = {}, {}
     left = [
         case
         for case in cases
@@ -281,7 +282,7 @@ def _claim(output: Path, cases: Sequence[Case], settings: Mapping[str, Any], mod
         # An older result must never pass for one of this run, wherever it is interrupted.
         _target(output, case).unlink(missing_ok=True)
     made |= {case.case_id: case.identity for case in cases}
-    scans = {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
+    scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
     write_json(output / MANIFEST, {"model": str(model), "settings": settings, "cases": made, "scans": scans})
     return left
 

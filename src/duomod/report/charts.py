@@ -6,11 +6,12 @@ Every method has one colour, one marker and one dash in all charts, so that they
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from duomod.datasets.spec import without_ending
 from duomod.evaluation.aggregate import mean_defined
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray
@@ -37,8 +38,9 @@ class Chart:
         caption: What is drawn, in words.
         traces: Plotly's ``data``.
         layout: Plotly's ``layout`` without fonts and colours.
-        choice: Name in the drop-down list of a group of charts of which one is shown; empty for a chart on its own.
+        choice: Name in that list.
         height: Pixels.
+        group: Charts of one group stand in one place, with a list to choose from; empty for a chart on its own.
     """
 
     key: str
@@ -48,7 +50,7 @@ class Chart:
     layout: dict[str, Any]
     choice: str = ""
     height: int = 380
-    group: str = field(default="")
+    group: str = ""
 
     def figure(self) -> dict[str, Any]:
         """Return what the page hands to Plotly."""
@@ -87,10 +89,6 @@ def _marker(index: int, **more: Any) -> dict[str, Any]:
     return {"color": method_colour(index), "symbol": method_marker(index), **more}
 
 
-def _short(case: str) -> str:
-    return case.removesuffix(".gz").removesuffix(".nii")
-
-
 def box_plots(collection: Collection) -> list[Chart]:
     """Per class: the values of the cases, averaged over seeds, one box per method. One chart per metric."""
     charts = []
@@ -106,7 +104,7 @@ def box_plots(collection: Collection) -> list[Chart]:
                     "name": method.name,
                     "x": [collection.classes[c] for c in classes],
                     "y": _numbers(values[cases, classes]),
-                    "text": [_short(method.cases[c]) for c in cases],
+                    "text": [without_ending(method.cases[c]) for c in cases],
                     "marker": _marker(index, size=4),
                     "line": {"width": 1.2},
                     "boxpoints": "outliers",
@@ -210,7 +208,7 @@ def dice_against_volume(collection: Collection) -> list[Chart]:
     for index, method in enumerate(collection.methods):
         dice = 100 * method.per_case
         points = [
-            (volumes[case, label + 1], dice[row, label], f"{collection.classes[label]}, {_short(case)}")
+            (volumes[case, label + 1], dice[row, label], f"{collection.classes[label]}, {without_ending(case)}")
             for row, case in enumerate(method.cases)
             for label in range(dice.shape[1])
             if (case, label + 1) in volumes and np.isfinite(dice[row, label])
@@ -390,7 +388,7 @@ def missed_matrices(collection: Collection) -> list[Chart]:
                     {
                         "type": "heatmap",
                         "x": list(collection.classes),
-                        "y": [_short(case) for case in method.cases],
+                        "y": [without_ending(case) for case in method.cases],
                         "z": [[count or None for count in row] for row in counts.tolist()],
                         "zmin": 0,
                         "zmax": len(method.seeds),

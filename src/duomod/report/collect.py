@@ -18,6 +18,7 @@ from duomod.evaluation.aggregate import Summary, find_results, mean_defined, sum
 from duomod.evaluation.compare import MethodValues
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_frame, read_result
+from duomod.workspace import read_json
 
 RESULT = "result.csv"
 SEEDS = "seed_*"
@@ -226,31 +227,39 @@ def _read_seed(table: ResultTable) -> Seed:
         organs=read_frame(organs) if organs.is_file() else None,
         curves=read_curves(folder / "metrics.jsonl"),
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else None,
-        training=_json(folder / "train_manifest.json"),
+        training=_recorded(folder / "train_manifest.json"),
         predictions=found,
-        prediction=_json(found / "prediction.json") if found else {},
+        prediction=_recorded(found / "prediction.json") if found else {},
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that may be absent or broken: a report leaves out what it cannot read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _recorded(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that a stage wrote; empty where there is none, as in folders made elsewhere."""
+    if not path.is_file():
         return {}
-    return content if isinstance(content, dict) else {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a record of duomod; move it away, or run that stage again")
+    return content
 
 
 def read_curves(log: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read ``metrics.jsonl``: logged name -> (steps, values). A last line cut off by a crash is left out."""
+    """Read ``metrics.jsonl``: logged name -> (steps, values). A last line cut off by a crash is left out.
+
+    Raises:
+        InputError: any other line is broken.
+    """
     curves: dict[str, tuple[list[int], list[float]]] = {}
     if not log.is_file():
         return curves
-    for line in log.read_text(encoding="utf-8").splitlines():
+    lines = log.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
         except ValueError:
-            continue
+            if number == len(lines):
+                break
+            raise InputError(f"{log}: line {number} is broken; move the file away to report without curves") from None
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 steps, values = curves.setdefault(name, ([], []))

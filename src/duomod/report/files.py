@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from duomod.datasets.spec import DatasetSpec, Modality
+from duomod.datasets.spec import DatasetSpec, Modality, without_ending
 from duomod.errors import InputError
 from duomod.report.collect import Collection, Method, Seed
 
@@ -36,12 +36,7 @@ class CaseFiles:
     @property
     def name(self) -> str:
         """The case's id: its file name without endings."""
-        return case_id(self.case)
-
-
-def case_id(case: str) -> str:
-    """Return a file name without ``.nii`` or ``.nii.gz``."""
-    return case.removesuffix(".gz").removesuffix(".nii")
+        return without_ending(self.case)
 
 
 def locate(collection: Collection, images: Path | None, truth: Path | None) -> tuple[list[CaseFiles], list[str]]:
@@ -82,7 +77,7 @@ def locate(collection: Collection, images: Path | None, truth: Path | None) -> t
 
 
 def _case_files(case: str, seeds: Iterable[tuple[Method, Seed]], images: Path | None, truth: Path | None) -> CaseFiles:
-    name = case_id(case)
+    name = without_ending(case)
     predictions: dict[tuple[str, str], Path] = {}
     scan = _in_folder(images, name) if images is not None else None
     true = _in_folder(truth, name) if truth is not None else None
@@ -109,7 +104,13 @@ def _in_folder(folder: Path, name: str) -> Path | None:
 
 def _spec(seed: Seed) -> DatasetSpec | None:
     """The data set's description, as the prediction recorded it."""
-    try:
-        return DatasetSpec.model_validate(seed.prediction["settings"]["spec"])
-    except (KeyError, TypeError, ValidationError):
+    spec = seed.prediction.get("settings", {}).get("spec")
+    if spec is None:
         return None
+    try:
+        return DatasetSpec.model_validate(spec)
+    except ValidationError:
+        raise InputError(
+            f"{seed.predictions}/prediction.json: its data set description cannot be read;"
+            " predict again with this version"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,50 +10,18 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from duomod.errors import InputError
-from duomod.evaluation.cases import Settings, read_labels
-from duomod.evaluation.policy import DEFAULT_POLICY
-from duomod.preprocessing.geometry import Geometry, canonical, to_array
+from duomod.preprocessing.geometry import to_array
 from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.viewer.volumes import read_scan
+from duomod.report.viewer.volumes import window_of
 from duomod.workspace import atomic_path
 
 #: Pixels of a panel's longer side.
 PANEL = 300
-#: HU shown from black to white; MR is shown between its 1st and 99th percentile.
-CT_WINDOW = (-160.0, 240.0)
 #: Pixels between panels.
 GAP = 8
 
 Labels = NDArray[np.uint8]
 Picture = NDArray[np.uint8]
-
-
-def read_pair(
-    scan: Path, truth: Path, prediction: Path, label_merges: Mapping[int, int] | None = None
-) -> tuple[sitk.Image, Labels, Labels]:
-    """Read a scan (NIfTI file or DICOM folder) and two label maps of it, all turned to RAS.
-
-    Returns:
-        The scan, and the label maps as arrays (D, H, W).
-
-    Raises:
-        InputError: a file cannot be read, or its grid is not the scan's.
-    """
-    image = read_scan(scan)
-    grid = Geometry.of(image)
-    arrays: list[Labels] = []
-    problems: list[str] = []
-    for path in (truth, prediction):
-        array, geometry = read_labels(path, Settings((), DEFAULT_POLICY, label_merges=label_merges or {}))
-        differences = grid.matches(geometry, tolerance=1e-2)
-        if differences:
-            problems.append(f"{path}: not on the grid of {scan} ({'; '.join(differences)})")
-        else:
-            arrays.append(to_array(canonical(geometry.image_of(array))).astype(np.uint8))
-    if problems:
-        raise InputError(problems)
-    return canonical(image), arrays[0], arrays[1]
 
 
 def worst_slice(truth: Labels, prediction: Labels, axis: int) -> int:
@@ -111,13 +79,8 @@ def _centred(panel: Picture, width: int) -> Picture:
 
 
 def _windowed(volume: NDArray[np.float32], modality: str) -> Picture:
-    if modality == "CT":
-        low, high = CT_WINDOW
-    else:
-        inside = volume[volume > volume.min()]
-        low, high = np.percentile(inside if inside.size else volume, [1, 99])
-    scaled = (volume - low) / max(float(high) - float(low), 1e-6)
-    grey: Picture = (scaled.clip(0, 1) * 255).astype(np.uint8)
+    low, high = window_of(volume, modality)
+    grey: Picture = ((volume - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
     return grey
 
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from duomod import __version__
@@ -26,20 +25,13 @@ from duomod.report.charts import all_charts
 from duomod.report.collect import Collection, baseline_of, collect
 from duomod.report.files import CaseFiles, locate
 from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE
+from duomod.report.templates import render
 from duomod.report.viewer.volumes import Overlay, write_case
 from duomod.report.worst import WorstCase, worst_cases
 from duomod.workspace import write_text
 
 #: Written last into a report's folder; by it a folder is known to be a report, which a new one may replace.
 REPORT = "report.json"
-
-_PAGES = Environment(
-    loader=PackageLoader("duomod.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def run_report(
@@ -91,7 +83,8 @@ def run_report(
         ranks = _write_ranks(rankings, folder)
         pictured = worst_cases(collection, cases, worst, folder)
         viewable = _write_viewer(collection, cases, folder, all_seeds) if viewer else []
-        page = _PAGES.get_template("index.html.j2").render(
+        page = render(
+            "index.html.j2",
             title=title or _title(collection),
             collection=collection,
             facts=_facts(collection),

@@ -15,19 +15,18 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from duomod import __version__
 from duomod.console import out, say
 from duomod.datasets.importers import numbered_classes
-from duomod.datasets.spec import Modality, load_spec
+from duomod.datasets.spec import Modality, load_spec, without_ending
 from duomod.errors import InputError
-from duomod.evaluation.cases import Settings, read_labels
+from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
-from duomod.evaluation.policy import DEFAULT_POLICY
 from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
-from duomod.report.viewer.volumes import Overlay, read_scan, write_case
+from duomod.report.templates import render
+from duomod.report.viewer.volumes import Overlay, label_settings, read_scan, write_case
+from duomod.workspace import write_text
 
 LOOPBACK = "127.0.0.1"
 #: A scan with values below this is taken for CT: air is -1000 HU, and MR values start at 0.
@@ -59,7 +58,7 @@ def view_page(
     maps = [path for path in (gt, *pred) if path is not None]
     naming = find_naming(maps[-1], maps[0], dataset, None) if maps else Naming()
     classes = naming.classes or numbered_classes(_classes_in(maps))
-    name = case.name.removesuffix(".gz").removesuffix(".nii")
+    name = without_ending(case.name)
     overlays = [Overlay(title, path) for title, path in zip(_titles(pred), pred, strict=True)]
     copy_assets(folder / "assets")
     write_case(
@@ -72,15 +71,14 @@ def view_page(
         modality=_modality(case, name, dataset),
         label_merges=naming.label_merges,
     )
-    pages = Environment(loader=PackageLoader("duomod.report"), autoescape=True, undefined=StrictUndefined)
     page = folder / "index.html"
-    page.write_text(pages.get_template("view.html.j2").render(case=name, version=__version__), encoding="utf-8")
+    write_text(page, render("view.html.j2", case=name, version=__version__))
     return page
 
 
 def _titles(paths: Sequence[Path]) -> list[str]:
     """File names without endings; where two are alike, the parts of the paths that differ, else numbers too."""
-    titles = [path.name.removesuffix(".gz").removesuffix(".nii") for path in paths]
+    titles = [without_ending(path.name) for path in paths]
     if len(set(titles)) == len(titles):
         return titles
     parts = [[*path.absolute().parent.parts, title] for path, title in zip(paths, titles, strict=True)]
@@ -98,7 +96,7 @@ def _titles(paths: Sequence[Path]) -> list[str]:
 
 def _classes_in(maps: Sequence[Path]) -> int:
     """As many classes as the label maps show, and at least two."""
-    settings = Settings((), DEFAULT_POLICY)
+    settings = label_settings()
     return max(2, *(int(read_labels(path, settings)[0].max()) + 1 for path in maps)) if maps else 2
 
 

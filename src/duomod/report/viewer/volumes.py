@@ -34,6 +34,7 @@ MARGIN_MM = 25.0
 
 #: CT values that a 12-bit scanner gives; what metal adds beyond it is of no use on a screen.
 _HU = (-1024, 3071)
+CT_WINDOW = (-125.0, 275.0)
 _MR_LEVELS = 1023
 
 Volume = NDArray[np.generic]
@@ -139,11 +140,11 @@ def write_case(
     Raises:
         InputError: a file cannot be read, has unknown labels, or grids differ; all of it is listed.
     """
-    scan, maps = _read(
+    scan, maps = read_case(
         image,
         truth,
         predictions,
-        Settings((), DEFAULT_POLICY, num_classes=len(spec_names), label_merges=label_merges or {}),
+        label_settings(len(spec_names), label_merges),
     )
     grid = Geometry.of(scan)
     full = [to_array(one).astype(np.uint8, copy=False) for one in maps]
@@ -220,10 +221,22 @@ def read_scan(path: Path) -> sitk.Image:
     return read_series(series[0])
 
 
-def _read(
+def label_settings(num_classes: int | None = None, label_merges: Mapping[int, int] | None = None) -> Settings:
+    """How label maps are read for a picture: as for scoring, with nothing to score."""
+    return Settings((), DEFAULT_POLICY, num_classes=num_classes, label_merges=label_merges or {})
+
+
+def read_case(
     image: Path, truth: Path | None, predictions: Sequence[Overlay], settings: Settings
 ) -> tuple[sitk.Image, list[sitk.Image]]:
-    """Read everything in canonical orientation and make sure that it lies on one grid."""
+    """Read a scan (NIfTI file or DICOM folder) and label maps of it, all turned to RAS.
+
+    Returns:
+        The scan, and the label maps: the truth, if given, then the predictions.
+
+    Raises:
+        InputError: lists every file that cannot be read or does not lie on the scan's grid.
+    """
     problems: list[str] = []
 
     def attempt(read: Callable[[], sitk.Image]) -> sitk.Image | None:
@@ -333,6 +346,15 @@ def _centres(labels: Labels, classes: int) -> list[list[int] | None]:
     return centres
 
 
+def window_of(values: NDArray[np.float32], modality: str) -> tuple[float, float]:
+    """Values shown as black and white at first: for CT the abdomen's HU, for MR the 0.5th and 99.5th percentile."""
+    if modality == "CT":
+        return CT_WINDOW
+    inside = values[values > values.min()]
+    low, high = (float(v) for v in np.percentile(inside if inside.size else values, (0.5, 99.5)))
+    return low, high if high > low else low + 1
+
+
 def _grey(image: Volume, modality: str) -> dict[str, Any]:
     """The scan as int16 with the scale that restores its values, and the window to begin with.
 
@@ -341,16 +363,14 @@ def _grey(image: Volume, modality: str) -> dict[str, Any]:
     """
     values = image.astype(np.float32)
     floor, ceiling = float(values.min()), float(values.max())
+    low, high = window_of(values, modality)
     if modality == "CT":
         first, last = max(floor, _HU[0]), min(ceiling, _HU[1])
-        window, start, slope, exact = [-125.0, 275.0], 0.0, 1.0, True
+        start, slope, exact = 0.0, 1.0, True
         ends = [_HU[0] if floor < _HU[0] else None, _HU[1] if ceiling > _HU[1] else None]
     else:
-        inside = values[values > floor]
-        low, high = (float(v) for v in np.percentile(inside, (0.5, 99.5))) if inside.size else (floor, floor)
-        window = [low, high if high > low else low + 1]
         # A few extreme voxels must not take the levels from all others.
-        reach = 2 * (window[1] - window[0])
+        reach = 2 * (high - low)
         first, last = max(floor, low - reach), min(ceiling, high + reach)
         exact = last - first <= _MR_LEVELS and np.array_equal(values, np.rint(values))
         if exact:
@@ -365,7 +385,7 @@ def _grey(image: Volume, modality: str) -> dict[str, Any]:
         "slope": slope,
         "intercept": start,
         "unit": "HU" if modality == "CT" else "",
-        "window": window,
+        "window": [low, high],
         "exact": exact,
         "ends": ends,
     }
