@@ -46,7 +46,6 @@ LONG_FUNCTIONS: set[str] = {
     "src/duomod/evaluation/evaluate.py:run_evaluate",
     "src/duomod/inference/predict.py:run_predict",
     "src/duomod/report/viewer/volumes.py:write_case",
-    "src/duomod/training/loop.py:fit",
     "src/duomod/training/setup.py:run_train",
 }
 LONG_SIGNATURES: set[str] = {
