@@ -20,7 +20,7 @@ from duomod.datasets.splits import Split
 from duomod.errors import InputError
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import BODY, Store
-from duomod.sampling.augment import apply, draw
+from duomod.sampling.augment import augmented, own_generators
 from duomod.sampling.batch import Batch
 from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
 from duomod.seeding import generator, torch_seed
@@ -34,6 +34,20 @@ class Crop:
     seed: int
     sampling: SamplingConfig
     augment: AugmentConfig
+
+    def augment_patch(
+        self,
+        image: Tensor,
+        label: Tensor | None,
+        rng: np.random.Generator,
+        purpose: str,
+        place: tuple[int, int],
+        sided_pairs: tuple[tuple[int, int], ...],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augment a patch (C, D, H, W); ``rng`` is what the crop was drawn from, ``place`` is step and sample."""
+        own = own_generators(self.seed, purpose, *place)
+        source = own if self.augment.draws == "own" else lambda name: rng
+        return augmented(image, label, self.augment, source, sided_pairs)
 
     def cut(
         self, rng: np.random.Generator, shape: Index3, centres: Sequence[NDArray[np.int32]], share: float
@@ -70,7 +84,7 @@ class LabelledStream:
         return self._coords[case]
 
     def sample(self, step: int, index: int) -> tuple[Tensor, Tensor]:
-        """Return image (D, H, W) float32 and label (D, H, W) int64."""
+        """Return image (C, D, H, W) float32 and label (D, H, W) int64."""
         crop, sampling = self.crop, self.crop.sampling
         case = case_at(
             self.cases, step * sampling.batch + index, crop.seed, "labelled case", sampling.labelled_replacement
@@ -90,8 +104,8 @@ class LabelledStream:
         image = _normalised_patch(self.store, case, volume, corner, crop.patch)
         voxels, padding = read_patch(self.store.label(case), corner, crop.patch)
         label = torch.from_numpy(np.pad(voxels, padding).astype(np.int64))
-        pairs = self.store.spec.sided_label_pairs if crop.augment.flip_x == "swap_sides" else ()
-        image, moved = apply(image, label, draw(rng, crop.augment), pairs)
+        pairs = self.store.spec.sided_label_pairs
+        image, moved = crop.augment_patch(image, label, rng, "labelled augment", (step, index), pairs)
         assert moved is not None
         return image, moved
 
@@ -126,7 +140,7 @@ class UnlabelledStream:
         return self._body[case]
 
     def sample(self, step: int, index: int) -> Tensor:
-        """Return an image (D, H, W) float32."""
+        """Return an image (C, D, H, W) float32."""
         crop = self.crop
         batch = crop.sampling.batch_unlabeled or crop.sampling.batch
         case = case_at(self.cases, step * batch + index, crop.seed, "unlabelled case", False)
@@ -134,13 +148,13 @@ class UnlabelledStream:
         body = [self.body(case)] if crop.sampling.unlabelled == "body" and len(self.body(case)) else []
         corner = crop.cut(rng, self.store.cases[case].shape, body, 1.0)
         image = _normalised_patch(self.store, case, self.store.image(case), corner, crop.patch)
-        return apply(image, None, draw(rng, crop.augment))[0]
+        return crop.augment_patch(image, None, rng, "unlabelled augment", (step, index), ())[0]
 
 
 def _normalised_patch(store: Store, case: str, volume: NDArray[np.generic], corner: Index3, patch: Index3) -> Tensor:
     voxels, padding = read_patch(volume, corner, patch)
     image = normalise(voxels, store.cases[case].modality, store.spec.window)
-    return torch.from_numpy(np.pad(image, padding))
+    return torch.from_numpy(np.pad(image, padding))[None]
 
 
 class StepDataset(Dataset[Batch]):
@@ -155,8 +169,8 @@ class StepDataset(Dataset[Batch]):
         images = None
         if self.unlabelled is not None:
             count = sampling.batch_unlabeled or sampling.batch
-            images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])[:, None]
-        return Batch(torch.stack([p[0] for p in pairs])[:, None], torch.stack([p[1] for p in pairs]), images)
+            images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])
+        return Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), images)
 
 
 def batches(
