@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from duomod.errors import InputError, nearest_name
 from duomod.sampling.settings import AugmentConfig as AugmentConfig
+from duomod.sampling.settings import CountsFrom as CountsFrom
+from duomod.sampling.settings import SamplingConfig as SamplingConfig
 
 PresetName = Literal["default", "reference", "compact"]
-#: Labelled data whose class counts a method starts from: all volumes, the first four, one random crop of each.
-CountsFrom = Literal["volumes", "first_volumes", "crops"]
 
 
 class _Settings(BaseModel):
@@ -41,30 +41,6 @@ class OptimConfig(_Settings):
         "poly", description="poly: per step from the first; poly_late: per epoch, one epoch behind (the reference)"
     )
     clip_gradient: float | None = Field(None, gt=0, description="largest norm of all gradients together")
-
-
-class SamplingConfig(_Settings):
-    """Which crops are drawn. ``batch`` patches of each stream per step."""
-
-    batch: int = Field(2, ge=1, description="labelled patches per step")
-    batch_unlabeled: int | None = Field(None, ge=1, description="unlabelled patches per step; none: as labelled")
-    labelled: Literal["balanced", "foreground", "uniform"] = Field(
-        "balanced",
-        description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
-    )
-    labelled_share: float = Field(
-        0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform"
-    )
-    jitter: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="how far from the patch's centre the chosen voxel may lie; 1: anywhere in the patch",
-    )
-    unlabelled: Literal["body", "uniform"] = "body"
-    labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
-    small_axis_margin: int = Field(0, ge=0, description="extra padding in voxels on axes shorter than the patch")
-    workers: int = Field(0, ge=0, description="loader processes; 0: in the training process")
 
 
 class ValidationConfig(_Settings):

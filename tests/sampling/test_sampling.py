@@ -13,7 +13,7 @@ from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.store import Store
-from duomod.sampling.batch import Batch
+from duomod.sampling.batch import Batch, View
 from duomod.sampling.patches import corner_around, random_corner, read_patch
 from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at, class_counts
 from duomod.seeding import torch_seed
@@ -131,7 +131,8 @@ class TestStreams:
             assert stream.sample(step, 0).shape == (1, 16, 24, 24)
 
     def test_a_batch_has_no_place_for_unlabelled_labels(self) -> None:
-        assert list(inspect.signature(Batch).parameters) == ["image_l", "label_l", "image_u"]
+        assert list(inspect.signature(Batch).parameters) == ["image_l", "label_l", "image_u", "views"]
+        assert list(inspect.signature(View).parameters) == ["image", "geometry"]
 
     def test_no_unlabelled_case_is_explained(self, store: Store) -> None:
         alone = Split("labeled_all", tuple(store.cases)[:2], (), (), ())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from duomod import plugins
 from duomod.config import AugmentConfig, TrainConfig, train_config
 from duomod.errors import InputError
 from duomod.option_values import assignments
@@ -189,7 +190,7 @@ class TestEntryPoints:
             EntryPoint("number", "math:pi", registry.ENTRY_POINT_GROUP),
             EntryPoint("misnamed", "duomod_mine:Invert", registry.ENTRY_POINT_GROUP),
         ]
-        monkeypatch.setattr(registry, "entry_points", lambda group: [p for p in points if p.group == group])
+        monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
         yield
         sys.modules.pop("duomod_mine", None)
 

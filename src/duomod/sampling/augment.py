@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from duomod.sampling.geometry import Geometry
 from duomod.sampling.settings import TransformList
 from duomod.sampling.transforms.base import Change, PatchInfo, SpatialChange, Transform
+from duomod.sampling.transforms.geometry import Geometry
 from duomod.seeding import generator
 
 #: Gives the generator of a transform by its name.

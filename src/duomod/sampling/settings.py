@@ -1,22 +1,55 @@
-"""Lists of transforms as settings: for the patches of both streams, and for the views a method asks for."""
+"""Settings of the streams: which crops are drawn, how they are augmented, how a method's views are made of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError
+from duomod.sampling.list_changes import changed_list
 from duomod.sampling.transforms.base import Transform
-from duomod.sampling.transforms.registry import parse_transform, transform_names
+from duomod.sampling.transforms.registry import parse_transform
+
+#: Labelled data whose class counts a method starts from: all volumes, the first four, one random crop of each.
+CountsFrom = Literal["volumes", "first_volumes", "crops"]
+
+
+class SamplingConfig(BaseModel):
+    """Which crops are drawn. ``batch`` patches of each stream per step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int = Field(2, ge=1, description="labelled patches per step")
+    batch_unlabeled: int | None = Field(None, ge=1, description="unlabelled patches per step; none: as labelled")
+    labelled: Literal["balanced", "foreground", "uniform"] = Field(
+        "balanced",
+        description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
+    )
+    labelled_share: float = Field(
+        0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform"
+    )
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how far from the patch's centre the chosen voxel may lie; 1: anywhere in the patch",
+    )
+    unlabelled: Literal["body", "uniform"] = Field(
+        "body", description="unlabelled crops: centred on the body, or anywhere"
+    )
+    labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
+    small_axis_margin: int = Field(0, ge=0, description="extra padding in voxels on axes shorter than the patch")
+    workers: int = Field(0, ge=0, description="loader processes; 0: in the training process")
 
 
 def _parsed(entry: object) -> Transform:
     try:
         return parse_transform(entry)
     except InputError as error:
-        raise ValueError("; ".join(error.problems)) from None
+        raise ValueError("\n".join(error.problems)) from None
 
 
 #: An entry of a list: read from a name or a mapping, written as a mapping with all parameters.
@@ -61,7 +94,7 @@ class AugmentConfig(TransformList):
         if not changes:
             return data
         rest = {key: value for key, value in data.items() if key in cls.model_fields}
-        return {**rest, "transforms": _changed(rest.get("transforms", ("flip_x",)), changes)}
+        return {**rest, "transforms": changed_list(rest.get("transforms", ("flip_x",)), changes, [*cls.model_fields])}
 
 
 class ViewConfig(TransformList):
@@ -77,88 +110,38 @@ class ViewConfig(TransformList):
         return self
 
 
-#: The settings of version 0.1 that changed the affine transform: name there, name here.
-_AFFINE = {"rotate_degrees": "rotate_degrees", "scale": "scale", "affine_probability": "probability"}
-_FLAT = (*_AFFINE, "intensity")
+def strong_view(strength: float = 1.0) -> ViewConfig:
+    """The strong view of consistency methods: gamma, contrast, brightness, noise and a smooth field.
+
+    At strength 1: power from 1/2 to 2, contrast 0.5 to 1.5 about the patch's mean, brightness +-0.2, noise of sigma up
+    to 0.1, field 0.7 to 1.3. At 0 it is the patch itself.
+    """
+    return ViewConfig.model_validate(
+        {
+            "transforms": [
+                {"name": "gamma", "amount": strength * math.log(2)},
+                {"name": "contrast", "amount": 0.5 * strength, "about": "mean"},
+                {"name": "brightness", "amount": 0.2 * strength},
+                {"name": "gaussian_noise", "sigma": 0.1 * strength},
+                {"name": "smooth_field", "amount": 0.3 * strength},
+            ]
+        }
+    )
 
 
-def intensity_changes(strength: float) -> list[dict[str, Any]]:
-    """The transforms that ``intensity`` of version 0.1 stood for, in order."""
-    return [
-        {"name": "contrast", "amount": 0.3 * strength},
-        {"name": "brightness", "amount": 0.15 * strength},
-        {"name": "gamma", "amount": 0.5 * strength},
-        {"name": "gaussian_noise", "probability": 0.5, "sigma": 0.05 * strength},
-    ]
+def usual_view(name: str) -> ViewConfig:
+    """The views that any method may declare by name alone.
 
-
-def _changed(base: object, changes: Mapping[str, Any]) -> list[Any]:
-    """A list of entries with single transforms changed, added or removed."""
-    if not isinstance(base, Sequence) or isinstance(base, str):
-        raise ValueError("transforms: must be a list")
-    known = [*AugmentConfig.model_fields, *_FLAT, *transform_names()]
-    unknown = [key for key in changes if key not in known]
-    if unknown:
-        raise ValueError(
-            "; ".join(f"unknown setting '{key}'.{nearest_name(key, known)}" for key in unknown)
-            + f" Known: {', '.join(known)}"
-        )
-    entries = [_as_mapping(entry) for entry in base]
-    affine = {new: changes[old] for old, new in _AFFINE.items() if old in changes}
-    if affine:
-        # Added in front: geometry came before intensity in version 0.1. Its parameters were 0 by default.
-        position = _position(entries, "affine")
-        old = {"name": "affine", **dict.fromkeys(_AFFINE.values(), 0.0)} if position is None else entries.pop(position)
-        new = {**old, **affine}
-        if any(new.get(field) != 0 for field in _AFFINE.values()):
-            entries.insert(position or 0, new)
-    if "intensity" in changes:
-        entries = _with_intensity(entries, changes["intensity"])
-    for name in (key for key in changes if key not in _FLAT):
-        entries = _with(entries, name, changes[name])
-    return entries
-
-
-def _with(entries: list[dict[str, Any]], name: str, change: object) -> list[dict[str, Any]]:
-    """The list with one transform changed in its place, added at the end, or removed."""
-    position = _position(entries, name)
-    if change in (False, None, "none"):
-        return [entry for entry in entries if entry.get("name") != name]
-    if name == "flip_x" and isinstance(change, str):
-        change = {"labels": change}
-    if change is True:
-        change = {}
-    if not isinstance(change, Mapping):
-        raise ValueError(f"{name}: give its parameters, true or false, not {change!r}")
-    if position is None:
-        return [*entries, {"name": name, **change}]
-    return [*entries[:position], {**entries[position], **change}, *entries[position + 1 :]]
-
-
-def _with_intensity(entries: list[dict[str, Any]], strength: object) -> list[dict[str, Any]]:
-    """The list with the intensity transforms of version 0.1 at a strength: in their place, or at the end."""
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise ValueError(f"intensity: must be a number from 0 to 1, not {strength!r}")
-    wanted = intensity_changes(float(strength))
-    names = {entry["name"] for entry in wanted}
-    first = next((i for i, entry in enumerate(entries) if entry.get("name") in names), len(entries))
-    kept = [entry for entry in entries if entry.get("name") not in names]
-    return [*kept[:first], *(wanted if strength else []), *kept[first:]]
-
-
-def _as_mapping(entry: object) -> dict[str, Any]:
-    if isinstance(entry, Transform):
-        return entry.model_dump()
-    return dict(entry) if isinstance(entry, Mapping) else {"name": entry}
-
-
-def _position(entries: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    """Where a transform stands in a list; None if it does not.
+    ``weak`` is the unlabelled patch as the training's own augmentation left it. ``strong`` and ``strong2`` are changed
+    by :func:`strong_view`, each with random numbers of its own.
 
     Raises:
-        ValueError: it stands there twice, so that a change could mean either.
+        ValueError: another name, which the method's settings should have described.
     """
-    places = [i for i, entry in enumerate(entries) if entry.get("name") == name]
-    if len(places) > 1:
-        raise ValueError(f"{name}: stands in the list {len(places)} times; to change one of them give the whole list")
-    return places[0] if places else None
+    usual = {"weak": ViewConfig(), "strong": strong_view(), "strong2": strong_view()}
+    if name not in usual:
+        raise ValueError(
+            f"no view is usually called '{name}': the method's settings must say how it is made (MethodConfig.view)."
+            f" Usual: {', '.join(usual)}"
+        )
+    return usual[name]

@@ -6,7 +6,7 @@ evaluation or test cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from duomod.config import AugmentConfig, CountsFrom, SamplingConfig
 from duomod.datasets.splits import Split
 from duomod.errors import InputError
 from duomod.preprocessing.intensity import normalise
@@ -23,6 +22,8 @@ from duomod.preprocessing.store import BODY, Store
 from duomod.sampling.augment import augmented, own_generators
 from duomod.sampling.batch import Batch
 from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
+from duomod.sampling.settings import AugmentConfig, CountsFrom, SamplingConfig, ViewConfig
+from duomod.sampling.views import with_views
 from duomod.seeding import generator, torch_seed
 
 
@@ -160,23 +161,37 @@ def _normalised_patch(store: Store, case: str, volume: NDArray[np.generic], corn
 class StepDataset(Dataset[Batch]):
     """Item ``s`` is the whole batch of step ``s``."""
 
-    def __init__(self, labelled: LabelledStream, unlabelled: UnlabelledStream | None) -> None:
-        self.labelled, self.unlabelled = labelled, unlabelled
+    def __init__(
+        self, labelled: LabelledStream, unlabelled: UnlabelledStream | None, views: Mapping[str, ViewConfig]
+    ) -> None:
+        self.labelled, self.unlabelled, self.views = labelled, unlabelled, views
 
     def __getitem__(self, step: int) -> Batch:
-        sampling = self.labelled.crop.sampling
+        stream = self.labelled
+        sampling = stream.crop.sampling
         pairs = [self.labelled.sample(step, i) for i in range(sampling.batch)]
         images = None
         if self.unlabelled is not None:
             count = sampling.batch_unlabeled or sampling.batch
             images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])
-        return Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), images)
+        batch = Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), images)
+        return with_views(batch, self.views, stream.crop.seed, step, stream.store.spec.sided_label_pairs)
+
+
+#: Of methods that ask for none.
+NO_VIEWS: Mapping[str, ViewConfig] = {}
 
 
 def batches(
-    store: Store, split: Split, crop: Crop, steps: range, uses_unlabelled: bool, workers: int = 0
+    store: Store,
+    split: Split,
+    crop: Crop,
+    steps: range,
+    uses_unlabelled: bool,
+    workers: int = 0,
+    views: Mapping[str, ViewConfig] = NO_VIEWS,
 ) -> Iterable[Batch]:
-    """Return the batches of ``steps``, in order, made by ``workers`` processes (0: in this one).
+    """Return the batches of ``steps``, in order, made by ``workers`` processes (0: in this one), with ``views``.
 
     Raises:
         InputError: the split has no labelled case, or no unlabelled case although the method needs some.
@@ -191,6 +206,7 @@ def batches(
     dataset = StepDataset(
         LabelledStream(store, split.labelled, crop),
         UnlabelledStream(store, split.unlabelled, crop) if uses_unlabelled else None,
+        views,
     )
     return DataLoader(
         dataset,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from duomod.sampling.geometry import Geometry
 from duomod.sampling.transforms.affine import Affine
 from duomod.sampling.transforms.base import PatchInfo, SpatialChange
+from duomod.sampling.transforms.geometry import Geometry
 from duomod.seeding import generator
 
 IMAGE, LABEL = torch.rand(2, 5, 6, 7), torch.randint(0, 4, (5, 6, 7))

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from duomod.sampling.geometry import Geometry, as_matrix
 from duomod.sampling.transforms.base import PatchInfo, SpatialChange, Transform
+from duomod.sampling.transforms.geometry import Geometry, as_matrix
 
 
 class Affine(Transform):

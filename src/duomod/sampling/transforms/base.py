@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duomod.sampling.geometry import Geometry, Pairs
+from duomod.sampling.transforms.geometry import Geometry, Pairs
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from duomod.sampling.geometry import Geometry
 from duomod.sampling.transforms.base import PatchInfo, SpatialChange, Transform
+from duomod.sampling.transforms.geometry import Geometry
 
 if TYPE_CHECKING:
     import numpy as np

@@ -33,8 +33,8 @@ class GaussianNoise(Transform):
     """Add Gaussian noise whose standard deviation is drawn per channel."""
 
     name: Literal["gaussian_noise"] = "gaussian_noise"
-    sigma: float = Field(0.05, ge=0, le=1, description="largest standard deviation; intensities range from 0 to 1")
-    sigma_from: float = Field(0.0, ge=0, le=1, description="smallest standard deviation")
+    sigma: float = Field(0.05, ge=0, description="largest standard deviation; intensities range from 0 to 1")
+    sigma_from: float = Field(0.0, ge=0, description="smallest standard deviation")
     clip: float | None = Field(None, ge=0, description="no voxel's noise is larger than this; none: no limit")
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ from pydantic import ValidationError
 
 from duomod.console import say
 from duomod.errors import InputError, nearest_name
+from duomod.plugins import entry_point_names, from_entry_point, only_class
 from duomod.sampling.transforms.base import Transform
 
 ENTRY_POINT_GROUP = "duomod.transforms"
-_NOT_TRANSFORMS = {"base", "registry"}
+_NOT_TRANSFORMS = {"base", "geometry", "registry"}
 
 
 def builtin_names() -> list[str]:
@@ -27,7 +27,7 @@ def builtin_names() -> list[str]:
 
 def transform_names() -> list[str]:
     """Names of all transforms, built in and from installed packages."""
-    return sorted({*builtin_names(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return sorted({*builtin_names(), *entry_point_names(ENTRY_POINT_GROUP)})
 
 
 def load_transform(name: str) -> type[Transform]:
@@ -37,18 +37,12 @@ def load_transform(name: str) -> type[Transform]:
         InputError: unknown name (the nearest one is suggested), or a plug-in that cannot be used.
     """
     if name in builtin_names():
-        module = importlib.import_module(f"duomod.sampling.transforms.{name}")
-        (found,) = (value for value in vars(module).values() if _is_own(value, module.__name__))
-        return _checked(found, name)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == name:
-            try:
-                plugin = point.load()
-            except Exception as error:
-                raise InputError(
-                    f"transform '{name}' from the package entry point {point.value} is broken: {error}"
-                ) from error
-            return _checked(plugin, name)
+        return only_class(importlib.import_module(f"duomod.sampling.transforms.{name}"), Transform, name)
+    found = from_entry_point(ENTRY_POINT_GROUP, name, Transform, "transform")
+    if found is not None:
+        if found.model_fields["name"].default != name:
+            raise InputError(f"transform '{name}': its class must have the field  name: Literal[{name!r}] = {name!r}")
+        return found
     known = transform_names()
     raise InputError(f"unknown transform '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
 
@@ -95,17 +89,3 @@ def _problem(cls: type[Transform], name: str, kind: str, place: tuple[int | str,
         return f"{name}.{where}: {message}" if where else f"{name}: {message}"
     known = [field for field in cls.model_fields if field != "name"]
     return f"{name} has no '{where}'.{nearest_name(where, known)} It has: {', '.join(known)}"
-
-
-def _is_own(value: object, module: str) -> bool:
-    return isinstance(value, type) and issubclass(value, Transform) and value.__module__ == module
-
-
-def _checked(found: object, name: str) -> type[Transform]:
-    if not (isinstance(found, type) and issubclass(found, Transform)):
-        raise InputError(
-            f"transform '{name}': its entry point must name a subclass of duomod.sampling.transforms.base.Transform"
-        )
-    if found.model_fields["name"].default != name:
-        raise InputError(f"transform '{name}': its class must have the field  name: Literal[{name!r}] = {name!r}")
-    return found
