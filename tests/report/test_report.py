@@ -18,11 +18,11 @@ from duomod.report.charts import all_charts
 from duomod.report.charts.curves import MAX_POINTS, _thinned
 from duomod.report.charts.missed import missed_counts
 from duomod.report.charts.scores import head_mean, tail_mean
-from duomod.report.collect import baseline_of, collect, read_curves
-from duomod.report.files import locate
 from duomod.report.overlays import worst_slice, write_overlay
 from duomod.report.page import run_report
-from duomod.report.scans import CaseSource, Overlay, read_case
+from duomod.report.sources.collect import baseline_of, collect, read_curves
+from duomod.report.sources.files import locate
+from duomod.report.sources.scans import CaseSource, Overlay, read_case
 from duomod.report.worst import worst_cases
 
 METHODS = ["cps", "duomodnet", "supervised"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from duomod.preprocessing.geometry import to_array
-from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.scans import Labels
+from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
+from duomod.report.sources.scans import Labels
 from duomod.report.viewer.grey import window_of
 from duomod.workspace import atomic_path
 

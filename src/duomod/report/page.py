@@ -19,12 +19,12 @@ from duomod.evaluation.compare import FOREGROUND, TAIL, Comparison, compare_meth
 from duomod.evaluation.critical_difference import write_critical_difference
 from duomod.evaluation.significance import Ranking
 from duomod.report.assets import copy_assets
+from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from duomod.report.cells import class_cells, hash_cells, missed_cells, setting_cells, summary_cells
 from duomod.report.charts import all_charts
-from duomod.report.collect import Collection, baseline_of, collect
-from duomod.report.files import CaseFiles, locate
-from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE
-from duomod.report.scans import Overlay
+from duomod.report.sources.collect import Collection, baseline_of, collect
+from duomod.report.sources.files import CaseFiles, locate
+from duomod.report.sources.scans import Overlay
 from duomod.report.templates import render, script_json
 from duomod.report.viewer.case import write_case
 from duomod.report.worst import WorstCase, worst_cases

@@ -10,10 +10,10 @@ import numpy as np
 
 from duomod.console import progress
 from duomod.evaluation.aggregate import mean_defined
-from duomod.report.collect import Collection, Method
-from duomod.report.files import CaseFiles
 from duomod.report.overlays import write_overlay
-from duomod.report.scans import Overlay, label_array, read_case
+from duomod.report.sources.collect import Collection, Method
+from duomod.report.sources.files import CaseFiles
+from duomod.report.sources.scans import Overlay, label_array, read_case
 
 PICTURES = "pictures"
 

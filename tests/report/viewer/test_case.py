@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from duomod.datasets.spec import Modality
 from duomod.errors import InputError
-from duomod.report.scans import CaseSource, Overlay
+from duomod.report.sources.scans import CaseSource, Overlay
 from duomod.report.viewer.case import write_case
 from duomod.report.viewer.packing import packed
 

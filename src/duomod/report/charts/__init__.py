@@ -8,7 +8,7 @@ from duomod.report.charts.chart import Chart
 from duomod.report.charts.curves import imbalance_curves, learning_curves
 from duomod.report.charts.missed import missed_matrices
 from duomod.report.charts.scores import box_plots, dice_against_volume, head_and_tail, seed_scatter
-from duomod.report.collect import Collection
+from duomod.report.sources.collect import Collection
 
 
 def all_charts(collection: Collection) -> dict[str, list[Chart]]:

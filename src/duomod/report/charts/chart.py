@@ -13,7 +13,7 @@ import numpy as np
 
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray
-from duomod.report.palette import method_colour, method_marker
+from duomod.report.assets.palette import method_colour, method_marker
 
 Trace = dict[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from duomod.evaluation.metrics import Metric
+from duomod.report.assets.palette import METHODS, method_colour, method_dash
 from duomod.report.charts.chart import Chart, Trace, axis, marker
-from duomod.report.collect import Collection
-from duomod.report.palette import METHODS, method_colour, method_dash
+from duomod.report.sources.collect import Collection
 
 #: A curve is thinned to this many points; more cannot be seen.
 MAX_POINTS = 600

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from duomod.datasets.spec import without_ending
 from duomod.report.charts.chart import Chart
-from duomod.report.collect import Collection, Method
+from duomod.report.sources.collect import Collection, Method
 
 
 def missed_matrices(collection: Collection) -> list[Chart]:

@@ -9,9 +9,9 @@ import numpy as np
 from duomod.datasets.spec import without_ending
 from duomod.evaluation.aggregate import mean_defined
 from duomod.evaluation.results import FloatArray
+from duomod.report.assets.palette import METHODS
 from duomod.report.charts.chart import Chart, all_rounded, axis, first_visible, marker, rounded
-from duomod.report.collect import Collection, Method
-from duomod.report.palette import METHODS
+from duomod.report.sources.collect import Collection, Method
 
 VOLUME_TICKS = [digit * 10**power for power in range(-3, 5) for digit in (1, 2, 5)]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from duomod.preprocessing.geometry import Geometry, to_array
-from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.scans import CaseSource, label_array, read_case
+from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
+from duomod.report.sources.scans import CaseSource, label_array, read_case
 from duomod.report.templates import script_json
 from duomod.report.viewer.facts import LabelFacts, centres, label_facts
 from duomod.report.viewer.framing import Frame, framed
@@ -64,7 +64,7 @@ def write_case(target: Path, source: CaseSource, *, max_voxels: int = MAX_VOXELS
         What was written, with volumes and Dice.
 
     Raises:
-        InputError: see :func:`duomod.report.scans.read_case`.
+        InputError: see :func:`duomod.report.sources.scans.read_case`.
     """
     scan, maps = read_case(source)
     full = [label_array(one) for one in maps]

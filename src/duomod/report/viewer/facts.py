@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from duomod.report.scans import Labels
+from duomod.report.sources.scans import Labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from duomod.preprocessing.geometry import Geometry, resample_image, resample_label, to_array
-from duomod.report.scans import Labels, label_array
+from duomod.report.sources.scans import Labels, label_array
 
 #: Around the labelled box, so that organs are seen in their surroundings.
 MARGIN_MM = 25.0

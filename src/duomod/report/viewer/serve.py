@@ -24,7 +24,7 @@ from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
 from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
-from duomod.report.scans import CaseSource, Overlay, label_settings, read_scan
+from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
 from duomod.report.templates import render
 from duomod.report.viewer.case import write_case
 from duomod.workspace import write_text

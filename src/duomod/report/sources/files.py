@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from duomod.datasets.spec import DatasetSpec, Modality, without_ending
 from duomod.errors import InputError
-from duomod.report.collect import Collection, Method, Seed
-from duomod.report.scans import CaseSource, Overlay
+from duomod.report.sources.collect import Collection, Method, Seed
+from duomod.report.sources.scans import CaseSource, Overlay
 
 
 @dataclass(frozen=True)
