@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 import textwrap
 from importlib.metadata import EntryPoint
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from duomod import plugins
@@ -17,7 +20,11 @@ from duomod.errors import InputError
 from duomod.option_values import assignments
 from duomod.sampling.settings import TransformList
 from duomod.sampling.transforms import registry
-from duomod.sampling.transforms.registry import available_transforms, load_transform
+from duomod.sampling.transforms.base import PatchInfo
+from duomod.sampling.transforms.registry import available_transforms, builtin_names, load_transform
+from duomod.seeding import generator
+
+PAGE = Path(__file__).parents[2] / "docs" / "augmentation.md"
 
 
 def names(config: TransformList) -> list[str]:
@@ -222,3 +229,36 @@ class TestEntryPoints:
         assert words in str(caught.value)
         with pytest.raises(InputError, match=name):
             train_config("default", {"augment": [name]})
+
+
+class TestPage:
+    """docs/augmentation.md."""
+
+    text = PAGE.read_text(encoding="utf-8")
+
+    def test_every_transform_and_parameter_has_its_place_in_the_table(self) -> None:
+        rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", self.text, flags=re.MULTILINE))
+        assert set(rows) == set(builtin_names())
+        for name, row in rows.items():
+            parameters = [key for key in load_transform(name).model_fields if key not in ("name", "probability")]
+            assert re.findall(r"`(\w+)` \(", row) == parameters
+
+    def test_its_list_is_read(self) -> None:
+        (block,) = re.findall(r"^```yaml\n(.*?)^```", self.text, flags=re.DOTALL | re.MULTILINE)
+        config = train_config("default", yaml.safe_load(block)).augment
+        assert names(config) == ["affine", "flip_y", "flip_x", "gamma"]
+
+    def test_its_command_line_changes_are_read(self) -> None:
+        changes = [text.strip('"') for text in re.findall(r"`--set (\".*?\"|\S+?)`", self.text)]
+        assert len(changes) == 4
+        for change in changes:
+            train_config("compact", assignments([change], "--set"))
+
+    def test_its_transform_works(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        block = re.findall(r"^```python\n(.*?)^```", self.text, flags=re.DOTALL | re.MULTILINE)[-1]
+        (tmp_path / "page_invert.py").write_text(block)
+        monkeypatch.syspath_prepend(tmp_path)
+        image = torch.rand(1, 4, 4, 4)
+        drawn = importlib.import_module("page_invert").Invert().draw(generator(0, "test"), PatchInfo())
+        changed, _ = drawn.apply(image, None)
+        torch.testing.assert_close(changed, (1 - drawn.share) * image + drawn.share * (1 - image))
