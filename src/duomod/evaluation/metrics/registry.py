@@ -19,7 +19,7 @@ def measures_in(folders: Iterable[str]) -> list[Measure]:
     found: list[Measure] = []
     for module in pkgutil.iter_modules(folders):
         if module.name not in _NOT_METRICS:
-            found += importlib.import_module(f"{__package__}.{module.name}").MEASURES
+            found += vars(importlib.import_module(f"{__package__}.{module.name}"))["MEASURES"]
     return sorted(found, key=lambda measure: _KINDS.index(measure.metric.kind))
 
 
