@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -37,3 +38,22 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch:
     with pytest.raises(InputError) as caught:
         require_report_packages("duomod report")
     assert caught.value.problems == ("duomod report needs plotly, scikit-image: pip install 'duomod[report]'",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["report", "logs", "--output", "out"], "duomod report"),
+        (["view", "scan.nii.gz", "--no_browser"], "duomod view"),
+        (["demo", "--output", "out"], "duomod demo"),
+        (["compare", "a.csv", "b.csv", "c.csv", "--baseline", "a", "--output", "out"], "a comparison of more than two"),
+    ],
+)
+def test_a_command_that_draws_stops_before_it_begins(tmp_path: Path, arguments: list[str], what: str) -> None:
+    without = f"import sys; sys.modules.update(dict.fromkeys({list(REPORT_PACKAGES)}))"
+    code = f"{without}; from duomod.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert what in done.stderr
+    assert "needs matplotlib, plotly, scikit-image: pip install 'duomod[report]'" in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
