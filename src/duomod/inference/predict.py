@@ -21,7 +21,8 @@ from duomod.inference.inputs import Case, Volume, network_volume, preprocessed_c
 from duomod.inference.nifti import write_labels
 from duomod.inference.sliding_window import Blending, predict_probabilities
 from duomod.preprocessing.geometry import Geometry, labels_on_grid
-from duomod.training.checkpoint import ModelInfo, load_predictor
+from duomod.training.load import load_predictor
+from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_dtype, lay_out
 from duomod.workspace import atomic_path, read_json, sha256, write_json
 

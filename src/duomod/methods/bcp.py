@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -31,10 +31,10 @@ class BCPConfig(MethodConfig):
         0.3, ge=0, le=1, description="pseudo-labels keep components of at least this share of the class's largest one"
     )
 
-    reference: ClassVar[Any] = {"absent_class": "constant", "copy_buffers": False, "component_share": 1.0}
+    reference: ClassVar = {"absent_class": "constant", "copy_buffers": False, "component_share": 1.0}
 
 
-class BCP(Method):
+class BCP(Method[BCPConfig]):
     """Mixed patches x_l M + x_u (1 - M) and x_u M + x_l (1 - M) with labels mixed alike; M is 0 in a box (eq. 1-8)."""
 
     Config = BCPConfig
@@ -45,18 +45,17 @@ class BCP(Method):
         summary="boxes are pasted between labelled and unlabelled patches; a teacher labels the unlabelled voxels",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: BCPConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(BCPConfig, config)
         self.model = context.build_network("kaiming")
         self.teacher = EMATeacher(self.model)
 
     def _pretraining(self, progress: Progress) -> bool:
-        return progress.epoch < epochs(self.settings.pretraining, progress)
+        return progress.epoch < epochs(self.config.pretraining, progress)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         image, label = batch.image_l, batch.label_l
-        box = random_boxes(image, self.settings.box, self.settings.box)
+        box = random_boxes(image, self.config.box, self.config.box)
         inside = box.squeeze(1)
         if self._pretraining(progress):
             mixed, target = torch.where(box, image.roll(1, 0), image), torch.where(inside, label.roll(1, 0), label)
@@ -65,7 +64,7 @@ class BCP(Method):
         image_u = _matched(batch.unlabelled(), len(image))
         with torch.no_grad():
             pseudo = self.teacher(image_u).float().argmax(1)
-            pseudo = remove_small_components(pseudo, self.num_classes, self.settings.component_share)
+            pseudo = remove_small_components(pseudo, self.num_classes, self.config.component_share)
         # The two directions take different partners where the batch has more than one patch.
         inward, outward = torch.where(box, image_u, image), torch.where(box, image.roll(1, 0), image_u)
         z_in, z_out = self.model(torch.cat([inward, outward])).float().chunk(2)
@@ -94,12 +93,11 @@ class BCP(Method):
 
     def after_step(self, progress: Progress) -> None:
         # Until pre-training ends the teacher is the student, so that both start the second stage alike.
-        decay = 0.0 if self._pretraining(progress) else self.settings.decay
-        self.teacher.update(self.model, decay, self.settings.copy_buffers or decay == 0.0)
+        decay = 0.0 if self._pretraining(progress) else self.config.decay
+        self.teacher.update(self.model, decay, self.config.copy_buffers or decay == 0.0)
 
     def predictor(self) -> nn.Module:
-        network: nn.Module = self.model
-        return network
+        return self.model
 
     def published_modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "ema_model": self.teacher.network}

@@ -21,10 +21,9 @@ from torch import nn
 from duomod.config import NetworkConfig
 from duomod.console import progress as progress_display
 from duomod.errors import DuomodError
-from duomod.methods.base import Batch, Method, MethodContext, Progress
+from duomod.methods.base import Batch, Method, MethodContext, Progress, describe_networks
 from duomod.methods.registry import available_methods, load_method
-from duomod.networks.registry import build_network
-from duomod.networks.vnet import initialise
+from duomod.networks.builder import NetworkBuilder
 from duomod.workspace import write_json
 
 #: What every relative number is relative to.
@@ -70,12 +69,9 @@ class StepCost:
 def build(name: str, network: NetworkConfig, classes: int) -> Method:
     """A method with fresh weights, on the current default device."""
 
-    def make(init: Any = "default", *, in_channels: int = 1, kind: str | None = None) -> Any:
-        config = network.model_copy(update={"name": kind}) if kind else network
-        return initialise(build_network(config, in_channels, classes), init)
-
     cls = load_method(name)
-    return cls(cls.Config.preset("default"), MethodContext(classes, torch.ones(classes, dtype=torch.float64), make))
+    builder = NetworkBuilder(network, 1, classes)
+    return cls(cls.Config.preset("default"), MethodContext(classes, torch.ones(classes, dtype=torch.float64), builder))
 
 
 def facts(names: Sequence[str], network: NetworkConfig | None = None, classes: int = 16) -> list[MethodFacts]:
@@ -105,20 +101,6 @@ def facts(names: Sequence[str], network: NetworkConfig | None = None, classes: i
             )
         )
     return rows
-
-
-def describe_networks(method: Method) -> str:
-    """The networks in words, such as ``2 x VNet`` or ``VNet + teacher``."""
-    trained: dict[str, int] = {}
-    followers = 0
-    for module in {id(m): m for m in method.published_modules().values()}.values():
-        if any(p.requires_grad for p in module.parameters()):
-            kind = type(module).__name__
-            trained[kind] = trained.get(kind, 0) + 1
-        else:
-            followers += 1
-    words = [kind if count == 1 else f"{count} x {kind}" for kind, count in trained.items()]
-    return " + ".join([*words, *(["teacher"] if followers else [])])
 
 
 def stored_measurements() -> dict[str, Any]:

@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from duomod.config import NetworkConfig
+from duomod.losses.running_weights import evaluating
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Progress
-from duomod.methods.shared.imbalance import evaluating
-from duomod.networks.registry import build_network
-from duomod.networks.vnet import initialise
+from duomod.networks.builder import NetworkBuilder
 
 #: A network small enough that all rules take seconds; without dropout, so that a step is a pure function of its input.
 NETWORK = NetworkConfig.model_validate(
@@ -53,15 +52,10 @@ class Subject:
     def build(self, classes: int = CLASSES, seed: int = 0, kind: str = NETWORK.name) -> Method:
         """The method with fresh weights, in train mode; ``kind`` is the network the user would have chosen."""
         chosen = NETWORK.model_copy(update={"name": kind})
-
-        def network(init: Any = "default", *, in_channels: int = 1, kind: str | None = None) -> Any:
-            settings = chosen.model_copy(update={"name": kind}) if kind else chosen
-            return initialise(build_network(settings, in_channels, classes), init)
-
         torch.manual_seed(seed)
         # Each class half as frequent as the one before it.
         counts = 1e6 * 0.5 ** torch.arange(classes, dtype=torch.float64)
-        return self.cls(self.config, MethodContext(classes, counts, network)).train()
+        return self.cls(self.config, MethodContext(classes, counts, NetworkBuilder(chosen, 1, classes))).train()
 
     def batch(self, classes: int = CLASSES, patches: int = 2, present: Sequence[int] | None = None) -> Batch:
         """Random images, and labels in boxes that the images show."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -22,10 +22,10 @@ class MeanTeacherConfig(MethodConfig):
     noise_clip: float = Field(0.2, ge=0)
 
     #: The ramp of the published 3D version lasts the whole training.
-    reference: ClassVar[Any] = {**MethodConfig.reference, "rampup": 0.9999, "copy_buffers": False}
+    reference: ClassVar = {**MethodConfig.reference, "rampup": 0.9999, "copy_buffers": False}
 
 
-class MeanTeacher(Method):
+class MeanTeacher(Method[MeanTeacherConfig]):
     """L = Lsup + w(e) mean_v sum_c (p_student - p_teacher)^2 on unlabelled patches (eq. 1)."""
 
     Config = MeanTeacherConfig
@@ -36,9 +36,8 @@ class MeanTeacher(Method):
         summary="the student's probabilities follow those of its running average, whose input is noisy",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: MeanTeacherConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(MeanTeacherConfig, config)
         self.model = context.build_network("kaiming")
         self.teacher = EMATeacher(self.model)
 
@@ -46,7 +45,7 @@ class MeanTeacher(Method):
         labelled, image_u = len(batch.image_l), batch.unlabelled()
         logits = self.model(torch.cat([batch.image_l, image_u])).float()
         with torch.no_grad():
-            noisy = clipped_gaussian(image_u, self.settings.noise, self.settings.noise_clip)
+            noisy = clipped_gaussian(image_u, self.config.noise, self.config.noise_clip)
             target = self.teacher(noisy).float().softmax(1)
         supervised = self.supervised_loss(logits[:labelled], batch.label_l)
         consistency = (logits[labelled:].softmax(1) - target).square().sum(1).mean()
@@ -54,8 +53,8 @@ class MeanTeacher(Method):
         return StepOutput(loss, {"supervised": supervised.detach(), "consistency": consistency.detach()})
 
     def after_step(self, progress: Progress) -> None:
-        decay = decay_at(progress.step, self.settings.decay)
-        self.teacher.update(self.model, decay, self.settings.copy_buffers)
+        decay = decay_at(progress.step, self.config.decay)
+        self.teacher.update(self.model, decay, self.config.copy_buffers)
 
     def predictor(self) -> nn.Module:
         return self.teacher.network

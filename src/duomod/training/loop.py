@@ -26,7 +26,8 @@ from duomod.methods.base import Method, Progress
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, batches
 from duomod.seeding import torch_seed
-from duomod.training.checkpoint import ModelInfo, save_checkpoint
+from duomod.training.checkpoint import save_checkpoint
+from duomod.training.model_info import ModelInfo
 from duomod.training.optim import build_optimizer, learning_rate
 from duomod.training.precision import autocast
 from duomod.training.trackers import Trackers

@@ -19,8 +19,10 @@ from duomod.methods.registry import load_method, load_plugin
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
-from duomod.training.checkpoint import RESUME_KEY, ModelInfo, build_method, read_checkpoint
+from duomod.training.build import build_method
+from duomod.training.checkpoint import RESUME_KEY, read_checkpoint
 from duomod.training.loop import Run, fit
+from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, guard_shallow_convolutions, lay_out
 from duomod.workspace import write_manifest, write_text
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import TypeVar
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, Progress, StepOutput
 from duomod.methods.shared.two_networks import TwoNetworks
@@ -28,19 +29,21 @@ class RebalancedConfig(MethodConfig):
     )
     counted: Literal["all", "unlabelled"] = Field("unlabelled", description="predictions that the weights follow")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference, "weighted": "all", "momentum": 0.99}
+    reference: ClassVar = {**MethodConfig.reference, "weighted": "all", "momentum": 0.99}
 
 
-class RebalancedCPS(TwoNetworks):
+RebalancedT = TypeVar("RebalancedT", bound=RebalancedConfig, covariant=True)
+
+
+class RebalancedCPS(TwoNetworks[RebalancedT]):
     """CPS with one weight per class and network. A subclass says how weights follow from class counts."""
 
     Config: ClassVar[type[MethodConfig]] = RebalancedConfig
     weights_a: Tensor
     weights_b: Tensor
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: RebalancedT, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(RebalancedConfig, config)
         initial = self.initial_weights(context.class_counts.float())
         self.register_buffer("weights_a", initial)
         self.register_buffer("weights_b", initial.clone())
@@ -59,7 +62,7 @@ class RebalancedCPS(TwoNetworks):
         za, zb = self.A(x).float(), self.B(x).float()
         ya, yb = za.detach().argmax(1), zb.detach().argmax(1)
         wa, wb = self._follow(self.weights_a, ya, labelled), self._follow(self.weights_b, yb, labelled)
-        everywhere = self.settings.weighted == "all"
+        everywhere = self.config.weighted == "all"
         supervised = self.supervised_loss(
             za[:labelled], batch.label_l, wa if everywhere else None, wa if everywhere else None
         ) + self.supervised_loss(zb[:labelled], batch.label_l, wb if everywhere else None, wb if everywhere else None)
@@ -71,10 +74,10 @@ class RebalancedCPS(TwoNetworks):
     @torch.no_grad()
     def _follow(self, weights: Tensor, predicted: Tensor, labelled: int) -> Tensor:
         """w <- m w + (1 - m) w(counts of the predictions), in place; returns this step's copy."""
-        if self.settings.momentum < 1:
-            counted = (predicted if self.settings.counted == "all" else predicted[labelled:]).flatten()
+        if self.config.momentum < 1:
+            counted = (predicted if self.config.counted == "all" else predicted[labelled:]).flatten()
             counts = torch.zeros_like(weights).scatter_add_(0, counted, torch.ones_like(counted, dtype=weights.dtype))
-            weights.lerp_(self.class_weights(counts), 1 - self.settings.momentum)
+            weights.lerp_(self.class_weights(counts), 1 - self.config.momentum)
         return weights.clone()
 
 

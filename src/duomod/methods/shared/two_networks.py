@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from duomod.methods.base import Method, MethodConfig, MethodContext
+from duomod.methods.base import ConfigT, Method, MethodContext
 
 
 class MeanLogits(nn.Module):
@@ -20,10 +20,10 @@ class MeanLogits(nn.Module):
         return mean
 
 
-class TwoNetworks(Method):
+class TwoNetworks(Method[ConfigT]):
     """Networks ``A`` (Kaiming) and ``B`` (Xavier): same input, different start, own dropout masks (METHODS 1.4)."""
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: ConfigT, context: MethodContext) -> None:
         super().__init__(config, context)
         self.A = context.build_network("kaiming")
         self.B = context.build_network("xavier")
