@@ -63,7 +63,6 @@ MODULE_CIRCLES: set[tuple[str, ...]] = {
 FOLDER_CIRCLES: set[tuple[str, ...]] = {
     # Stays: the exception above.
     ("inference", "training"),
-    ("methods", "methods/shared"),
 }
 UNUSED: set[str] = {
     # Stay: http.server calls them.
@@ -77,16 +76,11 @@ UNUSED: set[str] = {
     "src/duomod/inference/predict.py:predict_image",
     "src/duomod/methods/catalog.py:store_measurements",
     "src/duomod/methods/conformance.py:rule_descriptions",
-    "src/duomod/networks/vnet_dycon.py:VNetDyCON.signed_distance",
 }
 #: The first of each group of functions with one body.
 COPIES: set[str] = {
     "src/duomod/datasets/check.py:_short",
     "src/duomod/datasets/importers.py:_plain",
-    "src/duomod/methods/bcp.py:BCP.predictor",
-    "src/duomod/methods/dycon.py:DyCON.after_step",
-    "src/duomod/methods/magicnet.py:MagicNet.after_step",
-    "src/duomod/networks/vnet.py:VNet.decode",
 }
 
 

@@ -23,7 +23,9 @@ from duomod.inference.nifti import write_labels
 from duomod.inference.predict import MANIFEST, predict_image, run_predict
 from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
+from duomod.training.build import build_method
+from duomod.training.checkpoint import save_checkpoint
+from duomod.training.model_info import ModelInfo
 
 SPEC = DatasetSpec(
     name="toy",

@@ -18,7 +18,8 @@ import yaml
 from duomod.datasets.phantom import write_phantom
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.training.checkpoint import load_predictor, read_checkpoint
+from duomod.training.checkpoint import read_checkpoint
+from duomod.training.load import load_predictor
 from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {

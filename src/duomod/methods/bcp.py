@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.losses.dice import one_hot
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
+from duomod.methods.base import Batch, MethodInfo, Progress, StepOutput, epochs
 from duomod.methods.shared.components import remove_small_components
 from duomod.methods.shared.mixing import random_boxes
-from duomod.methods.shared.teacher import EMATeacher
+from duomod.methods.skeletons import StudentAndTeacher, TeacherConfig
 
 
-class BCPConfig(MethodConfig):
+class BCPConfig(TeacherConfig):
     """Settings of BCP. ``consistency_weight`` is the weight of pseudo-labelled voxels; the paper ramps nothing."""
 
     consistency_weight: float = Field(0.5, ge=0, description="weight of voxels that come from an unlabelled patch")
@@ -26,7 +26,6 @@ class BCPConfig(MethodConfig):
         0.12, ge=0, description="copy-paste among labelled patches first; below 1: a share of training, else epochs"
     )
     decay: float = Field(0.99, ge=0, lt=1, description="momentum of the teacher that makes the pseudo-labels")
-    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
     component_share: float = Field(
         0.3, ge=0, le=1, description="pseudo-labels keep components of at least this share of the class's largest one"
     )
@@ -34,7 +33,7 @@ class BCPConfig(MethodConfig):
     reference: ClassVar = {"absent_class": "constant", "copy_buffers": False, "component_share": 1.0}
 
 
-class BCP(Method[BCPConfig]):
+class BCP(StudentAndTeacher[BCPConfig]):
     """Mixed patches x_l M + x_u (1 - M) and x_u M + x_l (1 - M) with labels mixed alike; M is 0 in a box (eq. 1-8)."""
 
     Config = BCPConfig
@@ -44,11 +43,6 @@ class BCP(Method[BCPConfig]):
         year=2023,
         summary="boxes are pasted between labelled and unlabelled patches; a teacher labels the unlabelled voxels",
     )
-
-    def __init__(self, config: BCPConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.model = context.build_network("kaiming")
-        self.teacher = EMATeacher(self.model)
 
     def _pretraining(self, progress: Progress) -> bool:
         return progress.epoch < epochs(self.config.pretraining, progress)
@@ -98,9 +92,6 @@ class BCP(Method[BCPConfig]):
 
     def predictor(self) -> nn.Module:
         return self.model
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema_model": self.teacher.network}
 
 
 def _matched(image: Tensor, count: int) -> Tensor:

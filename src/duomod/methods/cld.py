@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class CLDConfig(MethodConfig):

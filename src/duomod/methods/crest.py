@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from duomod.methods.base import MethodInfo
-from duomod.methods.shared.rebalanced import RebalancedConfig, RebalancedCPS
+from duomod.methods.skeletons import RebalancedConfig, RebalancedCPS
 
 
 class CReSTConfig(RebalancedConfig):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from duomod.losses.class_weights import difficulty_weights, distribution_weights, hard_dice, learning_signals
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class DHCConfig(MethodConfig):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from duomod.losses.dice import soft_dice_between
 from duomod.methods.base import Batch, MethodConfig, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class DMDConfig(MethodConfig):

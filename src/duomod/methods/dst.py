@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import MeanLogits
+from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.skeletons import TwoNetworks
+from duomod.networks.builder import Init
 from duomod.networks.decoupled import DecoupledNetwork, reversal_strength
 
 
@@ -28,7 +29,7 @@ class DSTConfig(MethodConfig):
     reference: ClassVar = {**MethodConfig.reference, "pupils": "main"}
 
 
-class DST(Method[DSTConfig]):
+class DST(TwoNetworks[DSTConfig]):
     """L = Lsup(main A) + Lsup(main B) + w(e) [pseudo-labels across the networks + worst case of both] (METHODS 4.8)."""
 
     Config = DSTConfig
@@ -40,13 +41,17 @@ class DST(Method[DSTConfig]):
         summary="pseudo-labels of the main heads train separate heads; an adversarial head bounds their bias",
     )
 
+    A: DecoupledNetwork
+    B: DecoupledNetwork
+
     def __init__(self, config: DSTConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.A = context.build_network("kaiming", DecoupledNetwork)
-        self.B = context.build_network("xavier", DecoupledNetwork)
         if self.config.pupils == "main":
             for network in (self.A, self.B):
                 network.decoder_pseudo.requires_grad_(False)
+
+    def network(self, context: MethodContext, init: Init) -> DecoupledNetwork:
+        return context.build_network(init, DecoupledNetwork)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
@@ -86,9 +91,3 @@ class DST(Method[DSTConfig]):
         agrees = functional.cross_entropy(worst[:labelled], predicted[:labelled])
         wrong = (1 - worst[labelled:].softmax(1) + 1e-6).clamp(max=1).log()
         return self.config.labelled_share * agrees + functional.nll_loss(wrong, predicted[labelled:])
-
-    def predictor(self) -> nn.Module:
-        return MeanLogits(self.A, self.B)
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"A": self.A, "B": self.B}

@@ -13,7 +13,8 @@ from torch.nn import functional
 from duomod.losses.ramps import sigmoid_rampup
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
 from duomod.methods.shared.class_ranks import RLM, Direction, class_gains
-from duomod.methods.shared.two_networks import TwoNetworks, cross_pseudo_supervision
+from duomod.methods.shared.two_networks import cross_pseudo_supervision
+from duomod.methods.skeletons import TwoNetworks
 
 
 class DuoModNetConfig(MethodConfig):

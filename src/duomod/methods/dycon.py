@@ -6,25 +6,21 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from duomod.losses.dice import one_hot
 from duomod.losses.ramps import sigmoid_rampup
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
+from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
 from duomod.methods.shared.noise import clipped_gaussian
-from duomod.methods.shared.teacher import EMATeacher, decay_at
+from duomod.methods.shared.teacher import EMATeacher
+from duomod.methods.skeletons import ClockedTeacherConfig, StudentAndTeacher
 from duomod.networks.projected import ProjectedNetwork
 
 
-class DyCONConfig(MethodConfig):
+class DyCONConfig(ClockedTeacherConfig):
     """Settings of DyCON. The published code clips the gradient to norm 1: the training's ``optim.clip_gradient``."""
 
-    decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
-    clock: Literal["step", "epoch"] = Field("step", description="what the teacher's momentum counts")
-    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
-    noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
-    noise_clip: float = Field(0.2, ge=0)
     consistency: Literal["probabilities", "softmax_twice"] = Field(
         "probabilities", description="softmax_twice: probabilities go through another softmax before they are compared"
     )
@@ -53,7 +49,7 @@ class DyCONConfig(MethodConfig):
     reference_training: ClassVar = {"optim": {"clip_gradient": 1.0}}
 
 
-class DyCON(Method[DyCONConfig]):
+class DyCON(StudentAndTeacher[DyCONConfig]):
     """L = Lsup + w(e) (p_S - p_T)^2 + u (UnCL + FeCL) (METHODS 4.14). The teacher predicts."""
 
     Config = DyCONConfig
@@ -65,10 +61,11 @@ class DyCON(Method[DyCONConfig]):
         summary="mean teacher with entropy-weighted consistency and contrastive learning of patch features",
     )
 
-    def __init__(self, config: DyCONConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.model = context.build_network("kaiming", ProjectedNetwork)
-        self.teacher = EMATeacher(self.model)
+    model: ProjectedNetwork
+    teacher: EMATeacher[ProjectedNetwork]
+
+    def student(self, context: MethodContext) -> ProjectedNetwork:
+        return context.build_network("kaiming", ProjectedNetwork)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         settings, labelled = self.config, len(batch.image_l)
@@ -115,16 +112,6 @@ class DyCON(Method[DyCONConfig]):
             pushed = (1 - same) * (cross > hard)
             penalty = -(1 - cross.clamp(max=0.999999)).log()
             return focal + (penalty * pushed).sum() / pushed.sum().clamp(min=1)
-
-    def after_step(self, progress: Progress) -> None:
-        count = progress.step if self.config.clock == "step" else progress.epoch
-        self.teacher.update(self.model, decay_at(count, self.config.decay), self.config.copy_buffers)
-
-    def predictor(self) -> nn.Module:
-        return self.teacher.network
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema_model": self.teacher.network}
 
 
 def uncertainty_consistency(p: Tensor, pt: Tensor, beta: float) -> Tensor:

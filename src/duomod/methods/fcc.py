@@ -10,7 +10,8 @@ from torch import Tensor
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
 from duomod.methods.shared.class_ranks import RLM, class_gains
-from duomod.methods.shared.two_networks import TwoNetworks, cross_pseudo_supervision
+from duomod.methods.shared.two_networks import cross_pseudo_supervision
+from duomod.methods.skeletons import TwoNetworks
 
 
 class FCCConfig(MethodConfig):

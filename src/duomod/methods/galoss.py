@@ -11,7 +11,7 @@ from torch import Tensor
 from duomod.losses.dice import ga_dice
 from duomod.losses.gace import gace
 from duomod.methods.base import Batch, MethodConfig, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class GALossConfig(MethodConfig):

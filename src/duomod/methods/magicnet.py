@@ -11,30 +11,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.losses.dice import dice_loss
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
 from duomod.methods.shared.mixing import cube_grid, exchange, from_cubes, to_cubes
 from duomod.methods.shared.noise import clipped_gaussian
-from duomod.methods.shared.teacher import EMATeacher, decay_at
+from duomod.methods.skeletons import NoisyTeacherConfig, StudentAndTeacher
 from duomod.networks.base import crop
 
 
-class MagicNetConfig(MethodConfig):
+class MagicNetConfig(NoisyTeacherConfig):
     """Settings of MagicNet. 2 x 4 x 4 cubes of a 64 x 128 x 128 patch have the paper's best edge, 32 voxels."""
 
     cubes: tuple[int, int, int] = Field((2, 4, 4), description="cubes per axis (z, y, x); fewer where they do not fit")
     location_weight: float = Field(0.1, ge=0, description="weight of the cube location task")
     blend_after: int = Field(100, ge=0, description="steps before pseudo-labels are blended with the cubes' own")
     class_momentum: float = Field(0.95, ge=0, lt=1, description="of the class distribution that steers the blending")
-    decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
-    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
-    noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
-    noise_clip: float = Field(0.2, ge=0)
 
     #: The published ramp lasts the whole training.
     reference: ClassVar = {**MethodConfig.reference, "rampup": 0.9999, "copy_buffers": False}
 
 
-class MagicNet(Method[MagicNetConfig]):
+class MagicNet(StudentAndTeacher[MagicNetConfig]):
     """Cross-image and within-image partition and recovery, cube location, and cube-wise blending of pseudo-labels."""
 
     Config = MagicNetConfig
@@ -49,8 +45,6 @@ class MagicNet(Method[MagicNetConfig]):
 
     def __init__(self, config: MagicNetConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.model = context.build_network("kaiming")
-        self.teacher = EMATeacher(self.model)
         # The paper's cube of 32 voxels gives an encoder map of 2 x 2 x 2, which the pooling below leaves as it is.
         width = 8 * self.model.widths[-1]
         self.location = nn.Sequential(
@@ -96,7 +90,7 @@ class MagicNet(Method[MagicNetConfig]):
         features = crop(self.model.decode(maps), alone)
         guess = self.location(functional.adaptive_avg_pool3d(maps[-1], 2).flatten(1)).float()
         truth = torch.arange(number, device=cubes.device).repeat(count)
-        whole = from_cubes(features.unflatten(0, (count, number)), grid)
+        whole = from_cubes(features.reshape(count, number, *features.shape[1:]), grid)
         logits: Tensor = self.model.head(whole)
         return logits.float(), functional.cross_entropy(guess, truth)
 
@@ -115,12 +109,5 @@ class MagicNet(Method[MagicNetConfig]):
     def _dice(self, logits: Tensor, target: Tensor) -> Tensor:
         return dice_loss(logits.softmax(1), target, absent=self.config.absent_class)
 
-    def after_step(self, progress: Progress) -> None:
-        decay = decay_at(progress.step, self.config.decay)
-        self.teacher.update(self.model, decay, self.config.copy_buffers)
-
     def predictor(self) -> nn.Module:
         return self.model
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema_model": self.teacher.network}

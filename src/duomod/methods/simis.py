@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from duomod.methods.base import MethodInfo
-from duomod.methods.shared.rebalanced import RebalancedConfig, RebalancedCPS
+from duomod.methods.skeletons import RebalancedConfig, RebalancedCPS
 
 
 class SimiSConfig(RebalancedConfig):

@@ -7,23 +7,18 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from duomod.losses.ramps import sigmoid_rampup
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.methods.base import Batch, MethodConfig, MethodInfo, Progress, StepOutput
 from duomod.methods.shared.noise import clipped_gaussian
-from duomod.methods.shared.teacher import EMATeacher, decay_at
+from duomod.methods.skeletons import ClockedTeacherConfig, StudentAndTeacher
 
 
-class UAMTConfig(MethodConfig):
+class UAMTConfig(ClockedTeacherConfig):
     """Settings of UA-MT."""
 
-    decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
-    clock: Literal["step", "epoch"] = Field("step", description="what the teacher's momentum counts")
-    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
     passes: int = Field(8, ge=1, description="noisy passes of the teacher whose mean is the target")
-    noise: float = Field(0.1, ge=0, description="standard deviation of their input noise")
-    noise_clip: float = Field(0.2, ge=0)
     target: Literal["probabilities", "softmax_twice"] = Field(
         "probabilities", description="softmax_twice: the mean probability goes through another softmax"
     )
@@ -44,7 +39,7 @@ class UAMTConfig(MethodConfig):
     }
 
 
-class UAMT(Method[UAMTConfig]):
+class UAMT(StudentAndTeacher[UAMTConfig]):
     """L = Lsup + w(e) sum_v m (p_student - pbar)^2 / sum_v m, m = [H(pbar) < threshold] (METHODS 4.13).
 
     pbar is the mean of the teacher's passes with noise and dropout, H its entropy. The teacher predicts.
@@ -58,11 +53,6 @@ class UAMT(Method[UAMTConfig]):
         year=2019,
         summary="mean teacher whose consistency counts only where the teacher's noisy passes agree",
     )
-
-    def __init__(self, config: UAMTConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.model = context.build_network("kaiming")
-        self.teacher = EMATeacher(self.model)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled, image_u = len(batch.image_l), batch.unlabelled()
@@ -89,13 +79,3 @@ class UAMT(Method[UAMTConfig]):
             noisy = clipped_gaussian(image, self.config.noise, self.config.noise_clip)
             total = total + self.teacher(noisy).float().softmax(1)
         return total / self.config.passes
-
-    def after_step(self, progress: Progress) -> None:
-        count = progress.step if self.config.clock == "step" else progress.epoch
-        self.teacher.update(self.model, decay_at(count, self.config.decay), self.config.copy_buffers)
-
-    def predictor(self) -> nn.Module:
-        return self.teacher.network
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema_model": self.teacher.network}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from torch import nn
 
 from duomod.config import NetworkConfig
-from duomod.networks.base import Encoder, Network, Stages
+from duomod.networks.base import Decoder, Encoder, Network, Stages
 
 Norm = Literal["batch", "group", "instance", "none"]
 
@@ -42,15 +42,31 @@ class HalvingEncoder(Encoder):
         self.dropout_bottleneck = nn.Dropout3d(dropout)
 
 
-def describe_decoder(decoder: Stages, filters: int, dropout: float, levels: int) -> None:
-    """Set what is alike in the decoders that go with a :class:`HalvingEncoder`."""
-    decoder.width = filters
-    decoder.stage_widths = tuple(filters * 2**level for level in reversed(range(levels - 1)))
-    decoder.dropout_last = nn.Dropout3d(dropout)
+class HalvingDecoder(Stages):
+    """The decoder that goes with a :class:`HalvingEncoder`, alone or as a part of a whole network.
+
+    It has no constructor, because in a whole network its blocks lie beside the encoder's.
+    """
+
+    def add_blocks(self, filters: int, norm: Norm, dropout: float, levels: int) -> None:
+        """Add the decoder's blocks, with fresh weights; arguments as :class:`HalvingEncoder`'s."""
+        self.width = filters
+        self.stage_widths = tuple(filters * 2**level for level in reversed(range(levels - 1)))
+        self.dropout_last = nn.Dropout3d(dropout)
+
+    @classmethod
+    def alone(cls, filters: int, norm: Norm, dropout: float, levels: int) -> Self:
+        """A decoder without the rest of a network."""
+        decoder = cls()
+        decoder.add_blocks(filters, norm, dropout, levels)
+        return decoder
 
 
 class UShapedNetwork(Network):
     """A network that takes (in_channels, num_classes, filters, norm, dropout_bottleneck, dropout_last, levels)."""
+
+    encoder_class: ClassVar[type[HalvingEncoder]]
+    decoder_class: ClassVar[type[HalvingDecoder]]
 
     @classmethod
     def from_config(cls, config: NetworkConfig, in_channels: int, num_classes: int) -> Self:
@@ -63,3 +79,11 @@ class UShapedNetwork(Network):
             config.dropout_last,
             config.levels,
         )
+
+    @classmethod
+    def encoder_alone(cls, config: NetworkConfig, in_channels: int) -> Encoder:
+        return cls.encoder_class(in_channels, config.filters, config.norm, config.dropout_bottleneck, config.levels)
+
+    @classmethod
+    def decoder_alone(cls, config: NetworkConfig) -> Decoder:
+        return cls.decoder_class.alone(config.filters, config.norm, config.dropout_last, config.levels)

@@ -8,9 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from duomod.config import NetworkConfig
-from duomod.networks.base import Decoder, Encoder, StagedNetwork, Stages
-from duomod.networks.u_shaped import HalvingEncoder, Norm, UShapedNetwork, describe_decoder, norm_layers
+from duomod.networks.base import StagedNetwork
+from duomod.networks.u_shaped import HalvingDecoder, HalvingEncoder, Norm, UShapedNetwork, norm_layers
 
 
 def _block(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
@@ -37,36 +36,30 @@ class UNetEncoder(HalvingEncoder):
         return [*maps[:-1], cast(Tensor, self.dropout_bottleneck(maps[-1]))]
 
 
-def _add_decoder(owner: Stages, filters: int, norm: Norm, dropout: float, levels: int) -> None:
-    """Give ``owner`` a decoder's blocks, as its own: in a whole U-Net they lie beside the encoder's."""
-    describe_decoder(owner, filters, dropout, levels)
-    owner.add_module("up", nn.ModuleList(nn.ConvTranspose3d(2 * w, w, 2, stride=2) for w in owner.stage_widths))
-    owner.add_module("decoder", nn.ModuleList(_block(2 * w, w, norm) for w in owner.stage_widths))
+class UNetDecoder(HalvingDecoder):
+    """The U-Net's decoder without a head."""
 
+    up: nn.ModuleList
+    decoder: nn.ModuleList
 
-def _stages(owner: Stages, maps: Sequence[Tensor]) -> list[Tensor]:
-    """Run those blocks."""
-    x, stages = maps[-1], []
-    for number, skip in enumerate(reversed(maps[:-1])):
-        x = torch.cat([owner.get_submodule(f"up.{number}")(x), skip], dim=1)
-        x = owner.get_submodule(f"decoder.{number}")(x)
-        stages.append(x)
-    return stages
-
-
-class UNetDecoder(Stages):
-    """The U-Net's decoder without a head; arguments as :class:`UNetEncoder`'s."""
-
-    def __init__(self, filters: int, norm: Norm, dropout: float, levels: int) -> None:
-        super().__init__()
-        _add_decoder(self, filters, norm, dropout, levels)
+    def add_blocks(self, filters: int, norm: Norm, dropout: float, levels: int) -> None:
+        super().add_blocks(filters, norm, dropout, levels)
+        self.up = nn.ModuleList(nn.ConvTranspose3d(2 * w, w, 2, stride=2) for w in self.stage_widths)
+        self.decoder = nn.ModuleList(_block(2 * w, w, norm) for w in self.stage_widths)
 
     def stages(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return _stages(self, maps)
+        x, stages = maps[-1], []
+        for up, block, skip in zip(self.up, self.decoder, reversed(maps[:-1]), strict=True):
+            x = block(torch.cat([up(x), skip], dim=1))
+            stages.append(x)
+        return stages
 
 
-class UNet(UNetEncoder, UShapedNetwork, StagedNetwork):
+class UNet(UNetEncoder, UNetDecoder, UShapedNetwork, StagedNetwork):
     """U-Net: (B, in_channels, D, H, W) to logits (B, num_classes, D, H, W); arguments as the V-Net's."""
+
+    encoder_class = UNetEncoder
+    decoder_class = UNetDecoder
 
     def __init__(
         self,
@@ -80,16 +73,5 @@ class UNet(UNetEncoder, UShapedNetwork, StagedNetwork):
     ) -> None:
         super().__init__(in_channels, filters, norm, dropout_bottleneck, levels)
         self.num_classes = num_classes
-        _add_decoder(self, filters, norm, dropout_last, levels)
+        self.add_blocks(filters, norm, dropout_last, levels)
         self.head = nn.Conv3d(filters, num_classes, 1)
-
-    def stages(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return _stages(self, maps)
-
-    @classmethod
-    def encoder_alone(cls, config: NetworkConfig, in_channels: int) -> Encoder:
-        return UNetEncoder(in_channels, config.filters, config.norm, config.dropout_bottleneck, config.levels)
-
-    @classmethod
-    def decoder_alone(cls, config: NetworkConfig) -> Decoder:
-        return UNetDecoder(config.filters, config.norm, config.dropout_last, config.levels)

@@ -11,9 +11,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from duomod.config import NetworkConfig
-from duomod.networks.base import Decoder, Encoder, StagedNetwork, Stages
-from duomod.networks.u_shaped import HalvingEncoder, Norm, UShapedNetwork, describe_decoder, norm_layers
+from duomod.networks.base import StagedNetwork
+from duomod.networks.u_shaped import HalvingDecoder, HalvingEncoder, Norm, UShapedNetwork, norm_layers
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _CONVS_PER_LEVEL = (1, 2, 3, 3, 3)
@@ -61,38 +60,27 @@ class VNetEncoder(HalvingEncoder):
         return [*maps, cast(Tensor, self.dropout_bottleneck(x))]
 
 
-def _add_decoder(owner: Stages, filters: int, norm: Norm, dropout: float, levels: int) -> None:
-    """Give ``owner`` a decoder's blocks, as its own: in a whole V-Net they lie beside the encoder's."""
-    describe_decoder(owner, filters, dropout, levels)
-    for number, level in enumerate(reversed(range(levels - 1)), start=levels):
-        width = filters * 2**level
-        up = nn.ConvTranspose3d(2 * width, width, 2, stride=2)
-        owner.add_module(f"block_{_NUMBERS[number - 1]}_up", Stage([up], width, norm))
-        owner.add_module(f"block_{_NUMBERS[number]}", Stage(_convolutions(level, width, width), width, norm))
+class VNetDecoder(HalvingDecoder):
+    """The V-Net's decoder without a head."""
 
-
-def _stages(owner: Stages, maps: Sequence[Tensor]) -> list[Tensor]:
-    """Run those blocks."""
-    x, stages = maps[-1], []
-    for number, skip in enumerate(reversed(maps[:-1]), start=len(maps)):
-        x = owner.get_submodule(f"block_{_NUMBERS[number - 1]}_up")(x) + skip
-        x = owner.get_submodule(f"block_{_NUMBERS[number]}")(x)
-        stages.append(x)
-    return stages
-
-
-class VNetDecoder(Stages):
-    """The V-Net's decoder without a head. Arguments as :class:`VNetEncoder`'s."""
-
-    def __init__(self, filters: int, norm: Norm, dropout: float, levels: int) -> None:
-        super().__init__()
-        _add_decoder(self, filters, norm, dropout, levels)
+    def add_blocks(self, filters: int, norm: Norm, dropout: float, levels: int) -> None:
+        super().add_blocks(filters, norm, dropout, levels)
+        for number, level in enumerate(reversed(range(levels - 1)), start=levels):
+            width = filters * 2**level
+            up = nn.ConvTranspose3d(2 * width, width, 2, stride=2)
+            self.add_module(f"block_{_NUMBERS[number - 1]}_up", Stage([up], width, norm))
+            self.add_module(f"block_{_NUMBERS[number]}", Stage(_convolutions(level, width, width), width, norm))
 
     def stages(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return _stages(self, maps)
+        x, stages = maps[-1], []
+        for number, skip in enumerate(reversed(maps[:-1]), start=len(maps)):
+            x = self.get_submodule(f"block_{_NUMBERS[number - 1]}_up")(x) + skip
+            x = self.get_submodule(f"block_{_NUMBERS[number]}")(x)
+            stages.append(x)
+        return stages
 
 
-class VNet(VNetEncoder, UShapedNetwork, StagedNetwork):
+class VNet(VNetEncoder, VNetDecoder, UShapedNetwork, StagedNetwork):
     """V-Net: (B, in_channels, D, H, W) to logits (B, num_classes, D, H, W).
 
     Args:
@@ -104,6 +92,9 @@ class VNet(VNetEncoder, UShapedNetwork, StagedNetwork):
         dropout_last: The same after the last stage, before the head (reference: 0.5).
         levels: Resolutions, 2 to 5 (reference: 5).
     """
+
+    encoder_class = VNetEncoder
+    decoder_class = VNetDecoder
 
     def __init__(
         self,
@@ -117,21 +108,10 @@ class VNet(VNetEncoder, UShapedNetwork, StagedNetwork):
     ) -> None:
         super().__init__(in_channels, filters, norm, dropout_bottleneck, levels)
         self.num_classes = num_classes
-        _add_decoder(self, filters, norm, dropout_last, levels)
+        self.add_blocks(filters, norm, dropout_last, levels)
         self.out_conv = nn.Conv3d(filters, num_classes, 1)
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]  # the weights are published as ``out_conv``
         """The 1x1x1 convolution from features to logits."""
         return self.out_conv
-
-    def stages(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return _stages(self, maps)
-
-    @classmethod
-    def encoder_alone(cls, config: NetworkConfig, in_channels: int) -> Encoder:
-        return VNetEncoder(in_channels, config.filters, config.norm, config.dropout_bottleneck, config.levels)
-
-    @classmethod
-    def decoder_alone(cls, config: NetworkConfig) -> Decoder:
-        return VNetDecoder(config.filters, config.norm, config.dropout_last, config.levels)

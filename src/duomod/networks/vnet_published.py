@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from duomod.networks.base import Network, Parts
@@ -34,7 +33,7 @@ class VNetDecoupled(VNetEncoder, UShapedNetwork, DecoupledNetwork):
         levels: int = 5,
     ) -> None:
         super().__init__(in_channels, filters, norm, dropout_bottleneck, levels)
-        self.add_decoders(lambda: VNetDecoder(filters, norm, dropout_last, levels), num_classes)
+        self.add_decoders(lambda: VNetDecoder.alone(filters, norm, dropout_last, levels), num_classes)
 
     @property
     def description(self) -> str:
@@ -75,10 +74,6 @@ class VNetDyCON(VNet, ProjectedNetwork):
     def head(self) -> nn.Module:  # type: ignore[override]  # ``out_conv`` is another head
         """The segmentation head."""
         return self.out_conv2
-
-    def signed_distance(self, features: Tensor) -> Tensor:
-        """tanh of the first head: (B, num_classes, D, H, W) in (-1, 1)."""
-        return torch.tanh(self.out_conv(features))
 
     @classmethod
     def assemble(cls, parts: Parts) -> Network:

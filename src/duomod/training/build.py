@@ -7,11 +7,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from duomod.methods.base import Method, MethodContext
+from duomod.methods.base import Method, MethodContext, describe_networks
 from duomod.methods.registry import chosen_method
 from duomod.networks.builder import NetworkBuilder
 from duomod.networks.registry import plugin_network
 from duomod.training.model_info import ModelInfo
+
+
+def with_networks(info: ModelInfo) -> ModelInfo:
+    """The description with the networks that its method really builds, in words; no random number is drawn.
+
+    Raises:
+        InputError: see :func:`build_method`.
+    """
+    kind = plugin_network(Path(info.plugin)) if info.plugin else None
+    network = info.network.model_copy(update={"name": kind.__name__}) if kind else info.network
+    with torch.random.fork_rng(devices=[]):
+        return info.model_copy(update={"network": network, "networks": describe_networks(build_method(info))})
 
 
 def build_method(info: ModelInfo, class_counts: Tensor | None = None) -> Method:

@@ -13,12 +13,12 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.methods.base import Method
 from duomod.training.build import build_method
-from duomod.training.checkpoint import read_checkpoint
+from duomod.training.checkpoint import RESUME_KEY, read_checkpoint
 from duomod.training.model_info import INFO_KEY, ModelInfo, stated_info
 from duomod.training.published import Published, inferred_info
 
 
-def model_info(path: Path, content: Mapping[str, Any], published: Published = Published()) -> ModelInfo:
+def model_info(path: Path, content: Mapping[str, Any], published: Published) -> ModelInfo:
     """Return a checkpoint's info, or infer it from the weights of a published one.
 
     Raises:
@@ -45,6 +45,23 @@ def load_weights(method: Method, content: Mapping[str, Any], path: Path) -> None
             problems.append(f"{path}: the weights '{key}' do not fit the network:{' '.join(first)}")
     if problems:
         raise InputError(problems)
+
+
+def resumed_state(path: Path, info: ModelInfo) -> dict[str, Any] | None:
+    """What a run to go on with has saved of itself in ``last.pth``.
+
+    Raises:
+        InputError: see :func:`read_checkpoint`; or the run trains other networks than ``info`` says.
+    """
+    content = read_checkpoint(path)
+    begun = stated_info(path, content).network
+    if begun != info.network:
+        raise InputError(
+            f"{path}: this run was begun with the network {begun.name}, but now the method builds {info.networks};"
+            " --overwrite starts anew"
+        )
+    state: dict[str, Any] | None = content.get(RESUME_KEY)
+    return state
 
 
 def load_predictor(

@@ -22,7 +22,7 @@ class Published:
     spec: DatasetSpec | None = None
 
 
-def inferred_info(path: Path, content: Mapping[str, Any], published: Published = Published()) -> ModelInfo:
+def inferred_info(path: Path, content: Mapping[str, Any], published: Published) -> ModelInfo:
     """Read off the weights of a published checkpoint what they are.
 
     Raises:

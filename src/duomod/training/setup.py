@@ -15,12 +15,12 @@ from duomod.console import say
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.methods.base import Method
-from duomod.methods.registry import load_method, load_plugin
+from duomod.methods.registry import chosen_method
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
-from duomod.training.build import build_method
-from duomod.training.checkpoint import RESUME_KEY, read_checkpoint
+from duomod.training.build import build_method, with_networks
+from duomod.training.load import resumed_state
 from duomod.training.loop import Run, fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, guard_shallow_convolutions, lay_out
@@ -69,7 +69,7 @@ def run_train(
     Raises:
         InputError: wrong use, or data that do not fit.
     """
-    cls = load_plugin(plugin) if plugin else load_method(model)
+    cls = chosen_method(model, plugin)
     of_method = cls.Config.reference_training if preset == "reference" else {}
     config = train_config(preset, merged(of_method, settings or {}))
     own = cls.Config.preset("reference" if preset == "reference" else "default", method_settings)
@@ -98,6 +98,7 @@ def run_train(
         spec=store.spec,
         plugin=str(plugin.resolve()) if plugin else None,
     )
+    info = with_networks(info)
     steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
     total = (config.max_epochs + config.final_epoch) * steps_per_epoch
     resolved = {
@@ -108,6 +109,7 @@ def run_train(
         "split": {"name": split.name, "labelled": list(split.labelled), "unlabelled": len(split.unlabelled)},
         "steps_per_epoch": steps_per_epoch,
         "precision": str(dtype or torch.float32).removeprefix("torch."),
+        "networks": info.networks,
         "train": config.model_dump(mode="json"),
         "method": own.model_dump(mode="json"),
     }
@@ -122,18 +124,19 @@ def run_train(
     method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from))
     guard_shallow_convolutions(method, device, dtype)
     lay_out(method, device)
-    last = read_checkpoint(output_dir / "ckpts" / "last.pth").get(RESUME_KEY) if state == "resume" else None
+    last = resumed_state(output_dir / "ckpts" / "last.pth", info) if state == "resume" else None
     run = Run(output_dir, method, info, store, split, config, seed, device, dtype, total, steps_per_epoch)
     say(
         f"training {model} (seed {seed}, preset {preset}): {total} steps of {config.sampling.batch} labelled"
         + (f" + {config.sampling.batch_unlabeled or config.sampling.batch} unlabelled" if cls.uses_unlabelled else "")
-        + f" patches {' x '.join(map(str, info.patch))}, {_parameters(method):,} parameters"
+        + f" patches {' x '.join(map(str, info.patch))}, {info.networks} of {_parameters(method):,} parameters"
     )
     began, cpu_began = time.monotonic(), time.process_time()
     final = fit(run, last)
     write_manifest(
         output_dir,
         "train",
+        networks=info.networks,
         steps=final.step,
         best_step=final.best_step,
         best_validation_dice=final.best_dice if final.best_dice >= 0 else None,
@@ -191,7 +194,8 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
             say(f"{folder}: nothing to resume; starting from the beginning")
         return "new"
     stored = yaml.safe_load(stored_path.read_text(encoding="utf-8")) if stored_path.is_file() else {}
-    changed = _differences(stored, resolved)
+    # What a run begun before its networks were recorded cannot say, its checkpoint does.
+    changed = _differences({"networks": resolved["networks"], **stored}, resolved)
     if changed:
         raise InputError(
             [

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-StudentT = TypeVar("StudentT", bound=nn.Module)
+StudentT = TypeVar("StudentT", bound=nn.Module, covariant=True)
 
 
 class EMATeacher(nn.Module, Generic[StudentT]):

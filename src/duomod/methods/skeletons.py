@@ -1,4 +1,4 @@
-"""Cross pseudo-supervision whose pseudo-labels are re-balanced by class weights: the skeleton of SimiS and CReST."""
+"""What several methods are built on: two networks, a student and its teacher, or CPS with re-balanced pseudo-labels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,92 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import TypeVar
 
-from duomod.methods.base import Batch, MethodConfig, MethodContext, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.base import Batch, ConfigT, Method, MethodConfig, MethodContext, Progress, StepOutput
+from duomod.methods.shared.teacher import EMATeacher, decay_at
+from duomod.methods.shared.two_networks import MeanLogits
+from duomod.networks.base import Network
+from duomod.networks.builder import Init
+
+
+class TwoNetworks(Method[ConfigT]):
+    """Networks ``A`` (Kaiming) and ``B`` (Xavier): same input, different start, own dropout masks (METHODS 1.4)."""
+
+    A: Network
+    B: Network
+
+    def __init__(self, config: ConfigT, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.A, self.B = self.network(context, "kaiming"), self.network(context, "xavier")
+
+    def network(self, context: MethodContext, init: Init) -> Network:
+        """One of the two; a method that needs another form of it says so here."""
+        return context.build_network(init)
+
+    def predictor(self) -> nn.Module:
+        return MeanLogits(self.A, self.B)
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        return {"A": self.A, "B": self.B}
+
+
+class TeacherConfig(MethodConfig):
+    """Settings of a method with a teacher."""
+
+    decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
+    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
+
+    def count(self, progress: Progress) -> int:
+        """What the teacher's momentum counts."""
+        return progress.step
+
+
+class NoisyTeacherConfig(TeacherConfig):
+    """Settings of a method whose teacher sees noisy input."""
+
+    noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
+    noise_clip: float = Field(0.2, ge=0, description="largest noise, either way")
+
+
+class ClockedTeacherConfig(NoisyTeacherConfig):
+    """Settings of a method whose published code counts epochs where the paper counts steps."""
+
+    clock: Literal["step", "epoch"] = Field("step", description="what the teacher's momentum counts")
+
+    def count(self, progress: Progress) -> int:
+        return progress.step if self.clock == "step" else progress.epoch
+
+
+TeacherT = TypeVar("TeacherT", bound=TeacherConfig, covariant=True)
+
+
+class StudentAndTeacher(Method[TeacherT]):
+    """A trained ``model`` and its running average ``teacher``, which predicts."""
+
+    model: Network
+    teacher: EMATeacher[Network]
+
+    def __init__(self, config: TeacherT, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.model = self.student(context)
+        self.teacher = EMATeacher(self.model)
+
+    def student(self, context: MethodContext) -> Network:
+        """The trained network; a method that needs another form of it says so here."""
+        return context.build_network("kaiming")
+
+    def after_step(self, progress: Progress) -> None:
+        decay = decay_at(self.config.count(progress), self.config.decay)
+        self.teacher.update(self.model, decay, self.config.copy_buffers)
+
+    def predictor(self) -> nn.Module:
+        return self.teacher.network
+
+    def published_modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "ema_model": self.teacher.network}
 
 
 class RebalancedConfig(MethodConfig):
