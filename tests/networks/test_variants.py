@@ -1,4 +1,4 @@
-"""Any network in the forms that methods need: of the published sizes for a V-Net, behaving as METHODS 2.2-2.4 say."""
+"""Any network in the forms that methods need: of the published sizes for a V-Net, behaving as docs/methods says."""
 
 from __future__ import annotations
 
