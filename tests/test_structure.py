@@ -75,7 +75,6 @@ UNUSED: set[str] = {
     "src/duomod/evaluation/aggregate.py:read_summary",
     "src/duomod/inference/predict.py:predict_image",
     "src/duomod/methods/catalog.py:store_measurements",
-    "src/duomod/methods/conformance.py:rule_descriptions",
 }
 #: The first of each group of functions with one body.
 COPIES: set[str] = {

@@ -6,14 +6,17 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from duomod.errors import DuomodError, InputError, explain_disk_error
 from duomod.option_values import assignments, nested, numbers
+
+if TYPE_CHECKING:
+    from duomod.conformance import Result
 
 #: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
 _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
@@ -458,11 +461,27 @@ def check_method(
     name: Annotated[str, typer.Argument(help="Name of a method, or path of a Python file with one.")],
 ) -> None:
     """Run the conformance suite over a method: gradients, saving, shapes, determinism, learning, leaks."""
-    from duomod.console import out
     from duomod.methods.conformance import check_method as run_checks
     from duomod.methods.registry import load_method, load_plugin
 
-    results = run_checks(load_plugin(Path(name)) if name.endswith(".py") else load_method(name))
+    _report_rules(name, run_checks(load_plugin(Path(name)) if name.endswith(".py") else load_method(name)))
+
+
+@command("check-network", "duomod check-network unet")
+def check_network(
+    name: Annotated[str, typer.Argument(help="Name of a network, or path of a Python file with one.")],
+) -> None:
+    """Run the conformance suite over a network: sizes, channels, encoder and decoder, gradients, saving."""
+    from duomod.networks.conformance import check_network as run_checks
+    from duomod.networks.registry import load_network, only_network
+
+    kind = only_network(Path(name)) if name.endswith(".py") else load_network(name)
+    _report_rules(name, run_checks(kind, Path(name).stem))
+
+
+def _report_rules(name: str, results: Sequence[Result]) -> None:
+    from duomod.console import out
+
     for result in results:
         out.print(f"{'passed' if result.passed else 'FAILED'}  {result.rule}  {result.message}".rstrip(), markup=False)
     failed = [result.rule for result in results if not result.passed]

@@ -52,14 +52,18 @@ def load_network(name: str) -> type[Network]:
     raise InputError(f"unknown network '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
 
 
-def plugin_network(path: Path) -> type[Network] | None:
-    """Return the network class of a Python file outside any package; None if it holds none.
+def only_network(path: Path) -> type[Network]:
+    """Return the network class of a Python file outside any package.
 
     Raises:
-        InputError: no such file, it cannot be imported, or it holds several networks.
+        InputError: no such file, it cannot be imported, or it holds not exactly one network.
     """
-    module = load_file(path)
-    return only_class(module, Network, str(path)) if own_classes(module, Network) else None
+    return only_class(load_file(path), Network, str(path))
+
+
+def plugin_network(path: Path) -> type[Network] | None:
+    """The same of a file that need not hold a network: None where it does not."""
+    return only_network(path) if own_classes(load_file(path), Network) else None
 
 
 def build_network(
