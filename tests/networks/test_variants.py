@@ -237,7 +237,7 @@ def test_stages_go_from_coarse_to_the_features(name: str) -> None:
 @pytest.mark.parametrize("form", [DecoupledNetwork, TwoPathNetwork])
 def test_what_a_network_cannot_offer_is_refused_with_those_that_can(form: type[Network]) -> None:
     pytest.importorskip("einops", reason="SwinUNETR needs einops")
-    with pytest.raises(InputError, match="swinunetr has no several decoders") as caught:
+    with pytest.raises(InputError, match="swinunetr cannot be built with several decoders") as caught:
         tiny("swinunetr", form)
     assert all(name in str(caught.value) for name in DIVISIBLE)
 

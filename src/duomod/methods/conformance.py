@@ -43,9 +43,8 @@ class Subject:
         torch.manual_seed(seed)
         # Each class half as frequent as the one before it.
         counts = 1e6 * 0.5 ** torch.arange(classes, dtype=torch.float64)
-        return self.cls(
-            self.config, MethodContext(classes, counts, NetworkBuilder(chosen, channels, classes), channels)
-        ).train()
+        context = MethodContext(classes, counts, NetworkBuilder(chosen, channels, classes), channels)
+        return self.cls(self.config, context).train()
 
     def batch(
         self, classes: int = CLASSES, patches: int = 2, present: Sequence[int] | None = None, channels: int = 1

@@ -91,7 +91,7 @@ def build_network(
     except NotOfferedError:
         able = ", ".join(name for name in _KINDS if _offers(name, form))
         raise InputError(
-            f"the network {config.name} has no {form.form}, which this method needs; choose another network ({able})"
+            f"the network {config.name} cannot be built with {form.form}, as this method needs it; choose another ({able})"
         ) from None
     return network
 

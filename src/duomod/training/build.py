@@ -21,9 +21,10 @@ def with_networks(info: ModelInfo) -> ModelInfo:
         InputError: see :func:`build_method`.
     """
     kind = plugin_network(Path(info.plugin)) if info.plugin else None
-    network = info.network.model_copy(update={"name": kind.__name__}) if kind else info.network
+    if kind is not None:
+        info = info.model_copy(update={"network": info.network.model_copy(update={"name": kind.__name__})})
     with torch.random.fork_rng(devices=[]):
-        return info.model_copy(update={"network": network, "networks": describe_networks(build_method(info))})
+        return info.model_copy(update={"networks": describe_networks(build_method(info))})
 
 
 def build_method(info: ModelInfo, class_counts: Tensor | None = None) -> Method:
