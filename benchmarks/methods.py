@@ -243,9 +243,9 @@ class Study:
             reverse=True,
         )
         tail = bool(summaries[0].tail_classes)
-        head = ["", "seeds", "Dice (%)", *(["tail Dice (%)", "tail recall (%)"] if tail else [])]
+        head = ["", "networks", "seeds", "Dice (%)", *(["tail Dice (%)", "tail recall (%)"] if tail else [])]
         head += ["missed organs per scan (%)", "ASSD (mm)", "validation Dice (%)", "CPU minutes"]
-        lines = [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
+        lines = [f"| {' | '.join(head)} |", "|---|---" + "|---:" * (len(head) - 2) + "|"]
         lines += [f"| {' | '.join(self.cells(row, summary, tail))} |" for row, summary in pairs]
         first = summaries[0]
         bench = self.bench
@@ -263,7 +263,8 @@ class Study:
         distance = summary.metrics["ASD"]
         counts = summary.organs["total"]
         present = counts["missed"] + counts["detected"] + counts["misplaced"]
-        cells = [row.label, str(len(summary.seeds)), shown(dice.foreground, dice.metric)]
+        networks = sorted({manifest["networks"] for manifest in manifests if "networks" in manifest})
+        cells = [row.label, ", ".join(networks) or "n/a", str(len(summary.seeds)), shown(dice.foreground, dice.metric)]
         if tail:
             cells += [shown(dice.tail, dice.metric), shown(recall.tail, recall.metric)]
         cells += [f"{100 * counts['missed'] / present:.1f}", shown(distance.foreground, distance.metric)]

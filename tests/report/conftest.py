@@ -69,6 +69,7 @@ def write_runs(root: Path, methods: tuple[str, ...] = METHODS, metrics: tuple[st
             (folder / "predictions" / "prediction.json").write_text(json.dumps({"settings": {}, "scans": scans}))
             (folder / "config.yaml").write_text(
                 f"model: {method}\nseed: {seed}\nsplit:\n  labelled: [x, y]\nmethod:\n  strength: {number}\n"
+                f"networks: {'VNet' if method == 'supervised' else '2 x VNet'}\n"
             )
             (folder / "train_manifest.json").write_text(
                 json.dumps({"steps": 40, "seconds": 90.0 + number, "best_validation_dice": 0.5 + number / 10})

@@ -270,3 +270,11 @@ class TestPage:
         page = run_report([runs], tmp_path / "report").read_text()
         assert "scan not found for all cases" in page
         assert "This report holds no volumes" in page
+
+
+def test_the_facts_say_which_networks_were_trained(report: Path) -> None:
+    facts = re.search(r'<p class="facts">(.*?)</p>', (report / "index.html").read_text(encoding="utf-8"))
+    assert facts is not None
+    assert "2 labelled training scans · network VNet" in facts.group(1)
+    # and which method has how many of them
+    assert "2 x VNet" in (report / "index.html").read_text(encoding="utf-8")

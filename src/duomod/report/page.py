@@ -145,7 +145,17 @@ def _facts(collection: Collection) -> list[str]:
         _count(len(collection.cases), "case"),
         _count(len(collection.classes), "organ class", "organ classes"),
     ]
-    return [*facts, f"{_either(labelled)} labelled training scans"] if labelled else facts
+    if labelled:
+        facts.append(f"{_either(labelled)} labelled training scans")
+    networks = sorted({kind for config in configs for kind in _kinds(config.get("networks") or "")})
+    if networks:
+        facts.append(f"network{'' if len(networks) == 1 else 's'} {', '.join(networks)}")
+    return facts
+
+
+def _kinds(networks: str) -> list[str]:
+    """The kinds of network in a record such as ``2 x VNet + teacher``."""
+    return [part.split(" x ")[-1] for part in networks.split(" + ") if part not in ("", "teacher")]
 
 
 def _either(numbers: Sequence[int]) -> str:
