@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -61,9 +62,9 @@ def only_class(module: ModuleType, base: type[T], source: str) -> type[T]:
     return found[0]
 
 
-def entry_point_names(group: str) -> list[str]:
-    """Names that installed packages offer in a group of entry points; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=group)})
+def known_names(builtin: Iterable[str], group: str) -> list[str]:
+    """The built-in names, and those that installed packages offer in a group of entry points; nothing is imported."""
+    return sorted({*builtin, *(point.name for point in entry_points(group=group))})
 
 
 def from_entry_point(group: str, name: str, base: type[T], what: str) -> type[T] | None:

@@ -212,6 +212,13 @@ class TestPage:
     def report(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run_report([study / "runs"], tmp_path_factory.mktemp("out") / "report").parent
 
+    def test_the_facts_say_which_networks_were_trained(self, report: Path) -> None:
+        facts = re.search(r'<p class="facts">(.*?)</p>', (report / "index.html").read_text(encoding="utf-8"))
+        assert facts is not None
+        assert "2 labelled training scans · network VNet" in facts.group(1)
+        # and which method has how many of them
+        assert "2 x VNet" in (report / "index.html").read_text(encoding="utf-8")
+
     def test_nothing_is_loaded_from_the_network(self, report: Path) -> None:
         page = (report / "index.html").read_text()
         loaded = re.findall(r"""(?:src|href)=["']([^"'#]+)""", page)
@@ -270,11 +277,3 @@ class TestPage:
         page = run_report([runs], tmp_path / "report").read_text()
         assert "scan not found for all cases" in page
         assert "This report holds no volumes" in page
-
-
-def test_the_facts_say_which_networks_were_trained(report: Path) -> None:
-    facts = re.search(r'<p class="facts">(.*?)</p>', (report / "index.html").read_text(encoding="utf-8"))
-    assert facts is not None
-    assert "2 labelled training scans · network VNet" in facts.group(1)
-    # and which method has how many of them
-    assert "2 x VNet" in (report / "index.html").read_text(encoding="utf-8")

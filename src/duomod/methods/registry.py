@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from duomod.console import say
 from duomod.errors import InputError, nearest_name
-from duomod.plugins import entry_point_names, from_entry_point, load_file, only_class, own_classes
+from duomod.plugins import from_entry_point, known_names, load_file, only_class, own_classes
 
 if TYPE_CHECKING:
     from duomod.methods.base import Method
@@ -26,7 +26,7 @@ def builtin_names() -> list[str]:
 
 def method_names() -> list[str]:
     """Names of all methods, built in and from installed packages."""
-    return sorted({*builtin_names(), *entry_point_names(ENTRY_POINT_GROUP)})
+    return known_names(builtin_names(), ENTRY_POINT_GROUP)
 
 
 def load_method(name: str) -> type[Method]:

@@ -16,7 +16,7 @@ from duomod.networks.projected import ProjectedNetwork
 from duomod.networks.unet import UNet
 from duomod.networks.vnet import VNet
 from duomod.networks.vnet_published import VNetDecoupled, VNetDyCON
-from duomod.plugins import entry_point_names, from_entry_point, load_file, only_class, own_classes
+from duomod.plugins import from_entry_point, known_names, load_file, only_class, own_classes
 
 ENTRY_POINT_GROUP = "duomod.networks"
 
@@ -34,7 +34,7 @@ _PUBLISHED: Mapping[type[Network], type[Network]] = {DecoupledNetwork: VNetDecou
 
 def network_names() -> list[str]:
     """Names that ``--network`` accepts: built in, and from installed packages."""
-    return sorted({*_KINDS, *entry_point_names(ENTRY_POINT_GROUP)})
+    return known_names(_KINDS, ENTRY_POINT_GROUP)
 
 
 def load_network(name: str) -> type[Network]:
@@ -91,7 +91,8 @@ def build_network(
     except NotOfferedError:
         able = ", ".join(name for name in _KINDS if _offers(name, form))
         raise InputError(
-            f"the network {config.name} cannot be built with {form.form}, as this method needs it; choose another ({able})"
+            f"the network {config.name} cannot be built with {form.form}, as this method needs it;"
+            f" choose another ({able})"
         ) from None
     return network
 
