@@ -122,6 +122,21 @@ class TestPrediction:
         ours = predict_probabilities(model, array, (8, 8, 8), overlap=overlap, blending=blending)
         assert torch.allclose(ours, theirs, atol=1e-5)
 
+    def test_two_channels_go_through_the_window_together(self, blending) -> None:
+        class Both(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return Pointwise()(x[:, :1] - 2 * x[:, 1:])
+
+        array = volume(2, 9, 20, 13)
+        result = predict_probabilities(Both(), array, (8, 8, 8), blending=blending)
+        assert result.shape == (3, 9, 20, 13)
+        assert torch.allclose(result, direct(Pointwise(), array[0] - 2 * array[1]), atol=1e-6)
+
+    def test_a_volume_without_channel_axis_is_one_channel(self, blending) -> None:
+        array = volume(9, 20, 13)
+        one, bare = (predict_probabilities(Local(), a, (8, 8, 8), blending=blending) for a in (array[None], array))
+        assert torch.equal(one, bare)
+
     def test_shares_sum_to_one_everywhere(self, blending) -> None:
         result = predict_probabilities(Local(), volume(11, 13, 17), (8, 8, 8), blending=blending)
         assert torch.allclose(result.sum(0), torch.ones(11, 13, 17), atol=1e-5)

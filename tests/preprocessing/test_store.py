@@ -38,7 +38,38 @@ def test_arrays_are_memory_maps_of_the_stored_types(folder: Path) -> None:
     assert store.image("a").dtype == np.int16
     assert isinstance(store.label("a"), np.memmap)
     assert store.label("a").dtype == np.uint8
-    assert store.image("a").shape == store.label("a").shape == store.cases["a"].shape == (4, 5, 6)
+    assert store.label("a").shape == store.cases["a"].shape == (4, 5, 6)
+    assert store.image("a").shape == store.normalised("a").shape == (1, 4, 5, 6)
+
+
+def two_channels(folder: Path, copy: Path) -> Path:
+    """The store with a second channel, that of the first mirrored."""
+    shutil.copytree(folder, copy)
+    for file in (copy / "imagesTr").glob("*.npy"):
+        first = np.load(file)
+        np.save(file, np.stack([first, first[::-1]]))
+    index = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**index, "channels": 2}))
+    return copy
+
+
+def test_images_of_two_channels(folder: Path, tmp_path: Path) -> None:
+    store = Store.open(two_channels(folder, tmp_path / "two"))
+    assert store.channels == 2
+    assert isinstance(store.image("a"), np.memmap)
+    assert store.image("a").shape == (2, 4, 5, 6)
+    np.testing.assert_array_equal(store.normalised("a")[1], Store.open(folder).normalised("a")[0, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"), [(3, r"array of shape \(2, 4, 5, 6\), expected \(3, 4, 5, 6\)"), (0, "channels 0")]
+)
+def test_channels_that_are_not_there_are_named(folder: Path, tmp_path: Path, channels: int, message: str) -> None:
+    copy = two_channels(folder, tmp_path / "two")
+    index = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**index, "channels": channels}))
+    with pytest.raises(InputError, match=message):
+        Store.open(copy).image("a")
 
 
 def test_normalised_goes_through_the_window(folder: Path) -> None:

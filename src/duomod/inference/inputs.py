@@ -32,7 +32,7 @@ class Case:
         original: Grid of the scan, on which the result will lie.
         identity: Another text for another or a changed input.
         scan: The scan's NIfTI file, whose header the result takes over; None if there is none.
-        load: Returns what the network sees, (D, H, W) float32 in [0, 1], and its grid.
+        load: Returns what the network sees, (C, D, H, W) float32 in [0, 1], and its grid.
     """
 
     case_id: str
@@ -46,10 +46,10 @@ def network_volume(image: sitk.Image, spec: DatasetSpec, modality: Modality) -> 
     """Preprocess a raw scan as ``duomod preprocess`` does, and normalise it.
 
     Returns:
-        Array (D, H, W) float32 in [0, 1], and its grid: RAS, at the spacing of ``spec``.
+        Array (1, D, H, W) float32 in [0, 1], and its grid: RAS, at the spacing of ``spec``.
     """
     array, working = working_volume(image, modality, spec.spacing)
-    return normalise(array, modality, spec.window), working
+    return normalise(array, modality, spec.window)[None], working
 
 
 def store_of(npy_path: Path) -> tuple[Store, str | None]:
@@ -146,9 +146,7 @@ def _split_list(folder: Path, split: str) -> tuple[str, ...]:
 
 
 def _preprocessed(store: Store, record: CaseRecord, window: tuple[float, float], scans: Path | None) -> Case:
-    shape = store.image(record.case_id).shape
-    if shape != record.working.shape:
-        raise InputError(f"{store.folder}: {record.case_id}: array of shape {shape}, expected {record.working.shape}")
+    store.image(record.case_id)  # readable, and of the right shape
     scan, original = None, record.original
     if scans is not None:
         scan = _raw_scan(scans, record)

@@ -44,7 +44,7 @@ class Window:
     device: str = "cpu"
 
     def probabilities(self, model: nn.Module, volume: Volume) -> Tensor:
-        """Class probabilities (C, D, H, W) of a volume (D, H, W)."""
+        """Class probabilities (classes, D, H, W) of a volume (channels, D, H, W)."""
         return predict_probabilities(
             model,
             volume,
@@ -86,12 +86,13 @@ def predict_image(
         uint8 label map with exactly the scan's size, spacing, origin and direction.
 
     Raises:
-        InputError: the checkpoint does not say how its training data were preprocessed.
+        InputError: the checkpoint does not say how its training data were preprocessed, or takes several channels.
     """
     if info.spec is None:
         raise InputError(
             "this checkpoint does not say what data it was trained on; load it with a data set description"
         )
+    _check_channels("the scan", info, 1)
     volume, working = network_volume(image, info.spec, modality or info.spec.modality)
     window = Window(info.patch, overlap, blending, batch_size, amp_dtype, device)
     original = Geometry.of(image)
@@ -163,6 +164,7 @@ def run_predict(
     _check_model(model_path, info, method, num_classes, described)
     if npy_path is not None:
         _check_classes(model_path, info, store_of(npy_path)[0].spec)
+        _check_channels(str(npy_path), info, store_of(npy_path)[0].channels)
         found = preprocessed_cases(npy_path, info.spec, original_nii_path, split, cases)
     else:
         assert input_path is not None
@@ -170,6 +172,7 @@ def run_predict(
             raise InputError(
                 f"{model_path}: this checkpoint does not say what data it was trained on; name it with --dataset"
             )
+        _check_channels(str(input_path), info, 1)
         found = scan_cases(input_path, info.spec, described, modality)
     _check_output(output_path, found, [path for path in (input_path, original_nii_path) if path is not None])
 
@@ -249,6 +252,14 @@ def _check_classes(path: Path, info: ModelInfo, spec: DatasetSpec) -> None:
         raise InputError(
             f"{path}: the checkpoint has {info.num_classes} classes, but the data set {spec.name} has"
             f" {spec.num_classes}; give a checkpoint that was trained on it"
+        )
+
+
+def _check_channels(source: str, info: ModelInfo, channels: int) -> None:
+    if channels != info.in_channels:
+        raise InputError(
+            f"{source}: images of {channels} channel{'' if channels == 1 else 's'}, but the model takes"
+            f" {info.in_channels}; give preprocessed cases like those it was trained on (--npy_path)"
         )
 
 

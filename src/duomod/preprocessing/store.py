@@ -83,11 +83,13 @@ class Store:
         folder: Where it lies.
         spec: The description it was made with.
         cases: All cases by id.
+        channels: Channels of every image. ``dataset.json`` says it as ``channels``; where it does not, it is one.
     """
 
     folder: Path
     spec: DatasetSpec
     cases: Mapping[str, CaseRecord]
+    channels: int = 1
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -109,15 +111,30 @@ class Store:
             raise InputError(f"{folder}: not preprocessed (a raw data set?); run duomod preprocess first")
         if data["format"] != FORMAT:
             raise InputError(f"{index}: format {data['format']}, expected {FORMAT}; run duomod preprocess again")
-        return cls(folder, parse_spec(data.get("spec") or {}, str(index)), _records(data.get("cases") or [], index))
+        channels = data.get("channels", 1)
+        if not isinstance(channels, int) or channels < 1:
+            raise InputError(f"{index}: channels {channels}: must be a whole number of at least 1; preprocess again")
+        spec = parse_spec(data.get("spec") or {}, str(index))
+        return cls(folder, spec, _records(data.get("cases") or [], index), channels)
 
     def image(self, case_id: str) -> NDArray[np.generic]:
-        """Memory map of an image, (D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
+        """Memory map of an image, (C, D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
+
+        The file holds (C, D, H, W), or (D, H, W) where there is one channel.
 
         Raises:
-            InputError: no such case, or its file is missing or damaged.
+            InputError: no such case, or its file is missing, damaged or of another shape.
         """
-        return self._mapped(case_id, "image")
+        array: NDArray[np.generic] = self._mapped(case_id, "image")
+        wanted = (self.channels, *self.cases[case_id].shape)
+        if self.channels == 1 and array.shape == wanted[1:]:
+            return array[None]
+        if array.shape != wanted:
+            raise InputError(
+                f"{self.folder}: {case_id}: array of shape {array.shape}, expected {wanted};"
+                " run duomod preprocess again"
+            )
+        return array
 
     def label(self, case_id: str) -> NDArray[np.uint8]:
         """Memory map of a label map, (D, H, W) uint8.
@@ -131,7 +148,7 @@ class Store:
         return label
 
     def normalised(self, case_id: str) -> NDArray[np.float32]:
-        """A whole image as a network sees it, (D, H, W) float32 in [0, 1]."""
+        """A whole image as a network sees it, (C, D, H, W) float32 in [0, 1]."""
         return normalise(self.image(case_id), self.cases[case_id].modality, self.spec.window)
 
     def coords(self, case_id: str) -> dict[int, NDArray[np.int32]]:

@@ -93,6 +93,7 @@ def run_train(
         method=model,
         method_settings=own.model_dump(),
         network=config.network,
+        in_channels=store.channels,
         num_classes=classes,
         patch=config.patch or store.spec.patch,
         spec=store.spec,
