@@ -128,7 +128,7 @@ class TestCarrying:
         expected = made["weak"].carry_scores(smooth, made["second"])
         inside = (slice(None), slice(None), *[slice(7, 13)] * 3)
         torch.testing.assert_close(direct[inside], expected[inside], atol=0.04, rtol=0)
-        assert (direct[inside] - smooth[inside]).abs().max() > 0.1
+        assert (direct[inside] - smooth[inside]).abs().max() > 0.06
 
     def test_scores_that_need_a_gradient_keep_it(self) -> None:
         made = views(batch(), weak=[], moved=[TURN, FLIP_X])
