@@ -10,13 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.importers import RawCase
 from duomod.datasets.scan import image_problems
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
-
-#: Largest difference that is taken for rounding: spacing and origin in mm, direction cosines.
-_TOLERANCE = {"size": 0.0, "spacing": 1e-3, "origin": 1e-2, "direction": 1e-3}
 
 
 def load_case(case: RawCase, spec: DatasetSpec) -> tuple[sitk.Image | None, sitk.Image | None, list[str]]:
@@ -36,7 +34,7 @@ def load_case(case: RawCase, spec: DatasetSpec) -> tuple[sitk.Image | None, sitk
     if not label_problems:
         problems += [f"{case.label}: {text}" for text in _value_problems(label, spec)]
     if image is not None:
-        differences = geometry_differences(label, image)
+        differences = Geometry.of(label).differences(Geometry.of(image))
         if differences:
             problems.append(
                 f"{case.label}: not on the grid of its image {case.image}: {'; '.join(differences)};"
@@ -65,20 +63,6 @@ def check_cases(cases: Sequence[RawCase], spec: DatasetSpec, workers: int = 1) -
     problems = [problem for of_case in found for problem in of_case]
     if problems:
         raise InputError(problems)
-
-
-def geometry_differences(a: sitk.Image, b: sitk.Image) -> list[str]:
-    """Say in words where the grids of two images differ by more than rounding."""
-    found = []
-    for name, tolerance in _TOLERANCE.items():
-        of_a, of_b = (getattr(image, f"Get{name.capitalize()}")() for image in (a, b))
-        if not np.allclose(of_a, of_b, rtol=0, atol=tolerance):
-            found.append(f"{name} {_short(of_a)}, the image's is {_short(of_b)}")
-    return found
-
-
-def _short(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def _value_problems(label: sitk.Image, spec: DatasetSpec) -> list[str]:

@@ -15,11 +15,12 @@ import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
 from duomod import __version__
+from duomod.datasets.grid import Geometry
+from duomod.datasets.scan import read_image
 from duomod.errors import InputError
 from duomod.evaluation.metrics import ClassScores, Metric, absent_class, score_classes
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
-from duomod.preprocessing.geometry import Geometry, read_image
 
 _IMAGE_NAME = re.compile(r"\.(nii\.gz|nii|mha|nrrd)$")
 _MOST_CLASSES = 256  # label maps are uint8
@@ -225,7 +226,7 @@ def score_case(pair: Pair, settings: Settings) -> CaseScores:
     # DHC's predictions lie on its own grid and are compared with the truth resized to it.
     on_dhc_grid = settings.protocol == "dhc" and prediction.shape == DHC_GRID
     if not on_dhc_grid:
-        differences = pred_geometry.matches(geometry)
+        differences = pred_geometry.differences(geometry)
         if differences:
             raise InputError(f"{pair.prediction}: not on the grid of {pair.truth}: {'; '.join(differences)}")
     classes = settings.num_classes or int(max(truth.max(), prediction.max())) + 1

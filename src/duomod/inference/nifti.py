@@ -11,8 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.scan import is_nifti, to_array
-from duomod.preprocessing.geometry import Geometry
 from duomod.workspace import atomic_path
 
 _HEADER_BYTES = 348

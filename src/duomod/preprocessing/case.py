@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from duomod.datasets.check import load_case
+from duomod.datasets.grid import Geometry, Triple
 from duomod.datasets.importers import RawCase
 from duomod.datasets.scan import to_array
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import Geometry, Triple, canonical, resample_image, resample_label
+from duomod.preprocessing.geometry import canonical, resample_image, resample_label
 from duomod.preprocessing.intensity import outside_value, statistics, stored
 from duomod.preprocessing.store import BODY, STAGING, CaseRecord, case_files
 from duomod.seeding import generator

@@ -255,7 +255,7 @@ def read_case(
     maps = [attempt(lambda path=path: labels(path)) for path in paths]  # type: ignore[misc]
     if scan is not None:
         for path, one in zip(paths, maps, strict=True):
-            if one is not None and (differences := Geometry.of(one).matches(Geometry.of(scan))):
+            if one is not None and (differences := Geometry.of(one).differences(Geometry.of(scan))):
                 problems.append(
                     f"{path}: lies on another grid than the scan {image}: {'; '.join(differences)}"
                     " (in right-front-top order); give the label map of this scan, on its own grid"
