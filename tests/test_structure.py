@@ -87,7 +87,6 @@ UNUSED: set[str] = {
 }
 #: The first of each group of functions with one body.
 COPIES: set[str] = {
-    "src/duomod/datasets/check.py:_short",
     "src/duomod/datasets/importers.py:_plain",
     "src/duomod/methods/bcp.py:BCP.predictor",
     "src/duomod/methods/dycon.py:DyCON.after_step",
