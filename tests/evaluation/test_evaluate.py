@@ -183,7 +183,7 @@ class TestProblems:
         assert len(caught.value.problems) == 8
         for word in ("extra file", "no prediction of the case j", "size", "spacing", "origin", "direction", "i.nii.gz"):
             assert word in text, word
-        assert "unknown label 7, 14; 4 classes have the labels 0 to 3" in text
+        assert "unknown label value(s) 7, 14 outside 0..3" in text
         assert caught.value.exit_code == 2
         assert not (pred / "result.csv").exists()
 

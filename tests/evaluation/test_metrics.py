@@ -259,3 +259,22 @@ class TestChoice:
     def test_nothing_chosen_is_refused(self) -> None:
         with pytest.raises(InputError, match="no metric chosen"):
             m.select_metrics([])
+
+
+class TestClassDice:
+    def test_known_by_hand(self) -> None:
+        truth = np.array([[[0, 1, 1, 2]]], np.uint8)
+        prediction = np.array([[[0, 1, 0, 0]]], np.uint8)
+        dice = m.class_dice(prediction, truth, 4)
+        assert dice[:3].tolist() == [2 / 4, 2 / 3, 0]
+        assert np.isnan(dice[3])
+
+    @settings(max_examples=40, deadline=None)
+    @given(arrays(np.uint8, (2, 3, 4, 5), elements=st.integers(0, 4)))
+    def test_training_and_evaluation_agree_to_the_last_bit(self, maps: np.ndarray) -> None:
+        prediction, truth = maps
+        chosen, policy = m.select_metrics(["dice"]), get_policy("default")
+        scored = m.score_classes(prediction, truth, ISOTROPIC, 5, chosen, policy, [1.0] * 4)
+        assert np.array_equal(
+            m.class_dice(prediction, truth, 5)[1:], [one.values["Dice"] for one in scored], equal_nan=True
+        )

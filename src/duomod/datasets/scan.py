@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from duomod.datasets.case_names import is_nifti
 from duomod.errors import InputError
 
 # ITK's own warnings name no file; ours do.
@@ -36,11 +37,6 @@ class _Header(NamedTuple):
     order: str
     offset: int
     end: int
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether a file's name is that of a NIfTI volume (hidden files are not)."""
-    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def read_image(path: Path) -> sitk.Image:

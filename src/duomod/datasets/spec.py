@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from duomod.datasets.case_names import case_id
 from duomod.errors import InputError, nearest_name
 
 Modality = Literal["CT", "MR"]
@@ -102,11 +103,6 @@ class DatasetSpec(BaseModel):
         """Pairs of class indices that change places when the image is mirrored left to right."""
         return tuple((self.classes.index(a), self.classes.index(b)) for a, b in self.sided_pairs)
 
-    @property
-    def tail_labels(self) -> tuple[int, ...]:
-        """Class indices of the tail classes."""
-        return tuple(self.classes.index(name) for name in self.tail_classes)
-
     def case_modality(self, case_id: str) -> Modality:
         """Return the modality of a case, by the rules for its id."""
         number = re.search(r"(\d+)\D*$", case_id)
@@ -116,13 +112,13 @@ class DatasetSpec(BaseModel):
         return self.modality
 
     def case_id(self, file_name: str) -> str:
-        """Return the case id of an image file's name: without ``.nii.gz``/``.nii`` and the data set's image suffix."""
-        return without_ending(file_name).removesuffix(self.image_suffix)
+        """Return the case id of an image file's name (see :func:`duomod.datasets.case_names.case_id`)."""
+        return case_id(file_name, self.image_suffix)
 
 
-def without_ending(file_name: str) -> str:
-    """Return a file name without ``.nii.gz`` or ``.nii``."""
-    return re.sub(r"\.nii(\.gz)?$", "", file_name)
+def numbered_classes(num_classes: int) -> tuple[str, ...]:
+    """Return ``background, class_1, ...``."""
+    return ("background", *(f"class_{label}" for label in range(1, num_classes)))
 
 
 #: Task names that the original scripts use.

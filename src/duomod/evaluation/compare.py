@@ -13,8 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from duomod.console import out, say
-from duomod.datasets.importers import numbered_classes
-from duomod.datasets.spec import load_spec
+from duomod.datasets.spec import load_spec, numbered_classes
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Number, mean_defined, sources_path
 from duomod.evaluation.critical_difference import write_critical_difference

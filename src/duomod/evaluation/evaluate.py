@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from duomod import __version__
 from duomod.console import out, progress, say
-from duomod.datasets.importers import numbered_classes
+from duomod.datasets.case_names import case_id
+from duomod.datasets.spec import numbered_classes
 from duomod.errors import DuomodError, InputError, nearest_name
 from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
 from duomod.evaluation.metrics import select_metrics
@@ -96,7 +97,7 @@ def _settings(
 def _default_output(pred_path: Path) -> Path:
     if pred_path.is_dir():
         return pred_path / "result.csv"
-    return pred_path.parent / f"{pred_path.name.split('.')[0]}_result.csv"
+    return pred_path.parent / f"{case_id(pred_path.name)}_result.csv"
 
 
 def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:

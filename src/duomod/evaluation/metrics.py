@@ -231,8 +231,26 @@ class _Pair:
     counts: tuple[int, int, int]  # predicted, true, common
 
 
+def dice(predicted: int, true: int, common: int) -> float:
+    """Return the Dice coefficient (0 to 1) that belongs to three voxel counts; the first two may not both be 0."""
+    return 2 * common / (predicted + true)
+
+
+def class_dice(prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], num_classes: int) -> FloatArray:
+    """Return Dice per class (C,), background included; NaN where a class is in neither map.
+
+    Args:
+        prediction: Label map of any shape, values below ``num_classes``.
+        truth: Label map of the same shape.
+        num_classes: C.
+    """
+    maps = (prediction, truth, prediction[prediction == truth])
+    counts = (np.bincount(one.ravel(), minlength=num_classes).tolist() for one in maps)
+    return np.asarray([dice(p, t, both) if p + t else np.nan for p, t, both in zip(*counts, strict=True)])
+
+
 _OVERLAPS: dict[str, Callable[[int, int, int], float]] = {
-    "Dice": lambda p, t, both: 2 * both / (p + t),
+    "Dice": dice,
     "IoU": lambda p, t, both: both / (p + t - both),
     "Precision": lambda p, t, both: both / p,
     "Recall": lambda p, t, both: both / t,

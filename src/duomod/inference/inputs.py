@@ -10,8 +10,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from duomod.datasets.case_names import is_nifti
 from duomod.datasets.grid import Geometry, read_geometry
-from duomod.datasets.scan import image_problems, is_nifti, read_image
+from duomod.datasets.scan import image_problems, read_image
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name

@@ -11,8 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from duomod.datasets.case_names import is_nifti
 from duomod.datasets.grid import Geometry
-from duomod.datasets.scan import is_nifti, to_array
+from duomod.datasets.scan import to_array
 from duomod.workspace import atomic_path
 
 _HEADER_BYTES = 348

@@ -20,7 +20,8 @@ import SimpleITK as sitk
 
 from duomod.console import progress, say
 from duomod.datasets.check import check_case
-from duomod.datasets.importers import RawCase, list_cases, resolve_spec
+from duomod.datasets.importers import RawCase, list_cases
+from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
 from duomod.errors import DuomodError, InputError
