@@ -302,8 +302,8 @@ class TestResume:
         assert calls == ["b.nii.gz"]
 
     def test_a_dead_worker_is_a_clear_error(self, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "score_case", die)
-        with pytest.raises(DuomodError, match="a worker process of the evaluation died"):
+        monkeypatch.setattr(module, "_outcome", die)
+        with pytest.raises(DuomodError, match=r"a worker process ended unexpectedly while at a\.nii\.gz"):
             run_evaluate(*folders, workers=2)
 
 
