@@ -69,7 +69,6 @@ UNUSED: set[str] = {
     # Stay: http.server calls them.
     "src/duomod/report/viewer/serve.py:Handler.list_directory",
     "src/duomod/report/viewer/serve.py:Handler.log_message",
-    "src/duomod/console.py:track",
     "src/duomod/evaluation/aggregate.py:read_summary",
     "src/duomod/inference/predict.py:predict_image",
     "src/duomod/methods/catalog.py:store_measurements",

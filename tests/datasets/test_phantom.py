@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from duomod.datasets.importers import list_cases
 from duomod.datasets.phantom import PhantomCase, make_case, preset_spec, write_phantom
-from duomod.datasets.phantom_anatomy import PHASES, draw_person
-from duomod.datasets.phantom_shapes import Ellipsoid, Points, Tube, smooth_field
+from duomod.datasets.phantom.anatomy import PHASES, draw_person
+from duomod.datasets.phantom.shapes import Ellipsoid, Points, Tube, smooth_field
 from duomod.datasets.recognise import resolve_spec
 from duomod.errors import InputError
 from duomod.workspace import read_json, write_json

@@ -1,10 +1,11 @@
-"""The description of a data set: classes, folders, modality, grid. Built-in ones are the YAML files beside this one."""
+"""The description of a data set: classes, folders, modality, grid. Built-in ones are YAML files in this folder."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,11 +126,16 @@ def numbered_classes(num_classes: int) -> tuple[str, ...]:
 _ALIASES = {"amos": "amos22", "flare": "flare22"}
 
 
+def _builtin() -> dict[str, Traversable]:
+    """The data set descriptions that ship with the package: name -> file."""
+    here = files(__package__)
+    paths = [path for folder in (here, here / "phantom") for path in folder.iterdir() if path.name.endswith(".yaml")]
+    return {path.name.removesuffix(".yaml"): path for path in paths}
+
+
 def builtin_names() -> list[str]:
     """Names of the data set descriptions that ship with the package."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in files(__package__).iterdir() if path.name.endswith(".yaml")
-    )
+    return sorted(_builtin())
 
 
 def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:
@@ -153,8 +159,8 @@ def load_spec(name_or_path: str) -> DatasetSpec:
         InputError: unknown name (the nearest one is suggested), missing file, invalid YAML or wrong fields.
     """
     name = _ALIASES.get(name_or_path, name_or_path)
-    if name in builtin_names():
-        text = (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+    if (shipped := _builtin().get(name)) is not None:
+        text = shipped.read_text(encoding="utf-8")
     elif Path(name_or_path).suffix in (".yaml", ".yml"):
         try:
             text = Path(name_or_path).read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
-"""The built-in phantom: an abdominal CT-like world with the organs of AMOS, written as NIfTI in AMOS's layout.
+"""A phantom data set on disk: NIfTI in AMOS's layout.
 
-It stands in for real data in the demo and the tests. ``amos`` draws the 15 organs at their real volumes; ``tiny`` draws
-the same bodies coarsely and labels seven of the organs. `phantom_anatomy` holds the average body, `phantom_drawing`
-paints a person, `phantom_scan` scans one, this file writes the files.
+``amos`` draws the 15 organs at their real volumes; ``tiny`` draws the same bodies coarsely and labels seven of the
+organs.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from duomod.console import progress, say
-from duomod.datasets.phantom_scan import PRESETS, PhantomCase, Preset, make_case, preset_spec, scanner_of
+from duomod.datasets.phantom.scan import PhantomCase, Preset, make_case, preset_spec, scanner_of
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.workers import Task, run_tasks
 from duomod.workspace import atomic_path, read_json, write_json
-
-__all__ = ["PRESETS", "PhantomCase", "Preset", "make_case", "preset_spec", "write_phantom"]
 
 #: Counts up whenever the drawing changes, so that a folder is never completed with cases of another world.
 VERSION = 1
