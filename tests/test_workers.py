@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from duomod.errors import DuomodError, InputError
-from duomod.workers import Task, run_tasks
+from duomod.workers import Task, run_apart, run_tasks
 
 
 def double(value: int, seconds: float = 0.0) -> int:
@@ -100,6 +100,14 @@ def test_a_death_is_told_with_the_tasks_that_were_running() -> None:
     assert caught.value.exit_code == 1
 
 
+def test_a_task_apart_has_a_process_of_its_own() -> None:
+    assert run_apart(Task("pid", os.getpid)) != os.getpid()
+    with pytest.raises(InputError, match="7: wrong"):
+        run_apart(Task("seven", partial(refuse, 7)))
+    with pytest.raises(DuomodError, match="while at the last one "):
+        run_apart(Task("the last one", die))
+
+
 def test_libraries_get_the_threads_they_are_lent() -> None:
     tasks = [Task(str(i), partial(environment, i)) for i in range(2)]
     assert run_tasks(tasks, 2, threads=3) == [("3", 3)] * 2
@@ -109,7 +117,7 @@ SCRIPT = """
 import time
 from functools import partial
 from pathlib import Path
-from duomod.workers import Task, run_tasks
+from duomod.workers import Task, run_apart, run_tasks
 from duomod.workspace import atomic_path
 
 def slow(folder, name):

@@ -83,6 +83,19 @@ def run_tasks(
     return [results[position] for position in sorted(results)]
 
 
+def run_apart(task: Task[R]) -> R:
+    """Do one task in a fresh process of its own, and wait for it.
+
+    Raises:
+        DuomodError: the process died.
+        Exception: what the task raises.
+    """
+    results: list[R] = []
+    with _pool(1, None) as pool:
+        _share_out(pool, enumerate([task]), 1, lambda _, result: results.append(result))
+    return results[0]
+
+
 def _share_out(
     pool: ProcessPoolExecutor, numbered: Iterator[tuple[int, Task[R]]], workers: int, take: Callable[[int, R], None]
 ) -> None:
@@ -101,7 +114,7 @@ def _share_out(
         names = ", ".join(task.name for _, task in sorted(running.values(), key=lambda item: item[0]))
         raise DuomodError(
             f"a worker process ended unexpectedly while at {names} (perhaps for lack of memory); run the same command"
-            " again with fewer workers: what is finished is kept"
+            " again with fewer workers or less in each: what is finished is kept"
         ) from None
 
 

@@ -11,10 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from duomod.datasets.grid import Geometry as Geometry
-from duomod.datasets.grid import Triple
-from duomod.datasets.scan import read_image as read_image
-from duomod.datasets.scan import to_array as to_array
+from duomod.datasets.grid import Geometry, Triple
 
 ORIENTATION = "RAS"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from duomod.datasets.labels import Labels
-from duomod.preprocessing.geometry import to_array
+from duomod.datasets.scan import to_array
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
 from duomod.report.viewer.grey import window_of
 from duomod.workspace import atomic_path

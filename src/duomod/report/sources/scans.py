@@ -96,8 +96,15 @@ def read_case(source: CaseSource) -> tuple[sitk.Image, list[sitk.Image]]:
     paths = [*([source.truth] if source.truth is not None else []), *(one.path for one in source.predictions)]
     maps = [attempt(labels, path) for path in paths]
     if scan is not None:
+        grid = Geometry.of(scan)
         for path, one in zip(paths, maps, strict=True):
-            if one is not None and (differences := Geometry.of(one).differences(Geometry.of(scan))):
+            if one is None:
+                continue
+            differences = Geometry.of(one).differences(grid)
+            if not differences:
+                # The same up to rounding; made exactly the same, so that all arrays are cut and resampled alike.
+                grid.apply_to(one)
+            else:
                 problems.append(
                     f"{path}: lies on another grid than the scan {source.scan}: {'; '.join(differences)}"
                     " (in right-front-top order); give the label map of this scan, on its own grid"

@@ -19,10 +19,10 @@ from duomod import __version__
 from duomod.console import out, say
 from duomod.datasets.case_names import case_id
 from duomod.datasets.labels import read_labels
+from duomod.datasets.scan import to_array
 from duomod.datasets.spec import Modality, load_spec, numbered_classes
 from duomod.errors import InputError
 from duomod.evaluation.naming import Naming, find_naming
-from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
 from duomod.report.sources.scans import CaseSource, Overlay, read_scan
 from duomod.report.templates import render
