@@ -24,10 +24,10 @@ from typing import Any
 from duomod.datasets.phantom import write_phantom
 from duomod.evaluation.aggregate import Spread, Summary
 from duomod.evaluation.metrics import Metric
+from duomod.evaluation.tables import summaries_of
 from duomod.experiments.pipeline import MethodEntry, PipelineConfig, Stages, StepsFailed, Training, run_pipeline
 from duomod.methods.registry import method_names
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.report.tables import summaries_of
 from duomod.workspace import write_text
 
 SEEDS = (0, 1, 2)

@@ -11,7 +11,7 @@ import pytest
 
 from duomod.errors import InputError
 from duomod.evaluation.results import build_frame, write_frame
-from duomod.report.tables import (
+from duomod.evaluation.tables import (
     as_latex,
     as_markdown,
     latex_escaped,
