@@ -17,6 +17,10 @@ from duomod.sampling.batch import Batch
 from duomod.sampling.patches import corner_around, random_corner, read_patch
 from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at, class_counts
 from duomod.seeding import generator, torch_seed
+from duomod.datasets.phantom_settings import PhantomSettings
+from duomod.preprocessing.settings import PreprocessSettings
+
+
 
 
 class TestPatches:
@@ -120,8 +124,8 @@ class TestSeeding:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("sampling")
-    raw = write_phantom(folder / "raw", cases=8, seed=0, preset="tiny")
-    return Store.open(run_preprocess(raw, folder / "data"))
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return Store.open(run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data")))
 
 
 @pytest.fixture(scope="module")

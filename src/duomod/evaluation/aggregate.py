@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from duomod.datasets.importers import numbered_classes
 from duomod.datasets.spec import load_spec, without_ending
 from duomod.errors import InputError
+from duomod.evaluation.settings import AggregateOptions
 from duomod.evaluation.results import (
     FloatArray,
     ResultTable,
@@ -179,16 +180,16 @@ def summarise(
     base: Path,
     tables: dict[str, ResultTable],
     *,
-    dataset: str | None = None,
-    ddof: int = 1,
+    options: AggregateOptions | None = None,
     missing: Sequence[str] = (),
-    group_table: Path | None = None,
 ) -> tuple[Summary, dict[str, FloatArray]]:
     """Average tables over seeds.
 
     Returns:
         The summary, and per metric the values (cases, classes) averaged over seeds, in the order of ``summary.cases``.
     """
+    options = options or AggregateOptions()
+    dataset, ddof, group_table = options.dataset, options.ddof, options.group_table
     first = next(iter(tables.values()))
     info = first.info
     classes: tuple[str, ...] = numbered_classes(first.num_foreground + 1)

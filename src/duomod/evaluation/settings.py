@@ -14,6 +14,8 @@ from duomod.settings import Settings
 AsdVariant = Literal["assd", "assd_mean_of_means", "one_way", "itk_average_hausdorff"]
 Protocol = Literal["default", "dhc"]
 PolicyName = Literal["default", "reward_absence", "reference", "dhc"]
+#: Name of a run's result table, without its ending.
+RESULT = "result"
 #: Tolerance of NSD where none is given.
 TOLERANCE_MM = 2.0
 
@@ -104,7 +106,7 @@ class AggregateSettings(AggregateOptions):
     """Average a method's results over its seeds: mean ± std per class, over the foreground and over the tail."""
 
     method_base_dir: Path = Field(description="Folder with a folder per seed.")
-    results_filename: str = Field("result", description="Result table in each.")
+    results_filename: str = Field(RESULT, description="Result table in each.")
     aggregated_csv_output: Path | None = Field(None, description="Per-case metrics averaged over seeds.")
     summary_output: Path | None = Field(None, description="The summary as text.")
 

@@ -34,14 +34,7 @@ def run_aggregate(config: AggregateSettings) -> Path:
     base = config.method_base_dir
     name = base.resolve().name
     tables, missing = find_results(base, config.seed_pattern, config.results_filename, config.min_seeds)
-    summary, per_case = summarise(
-        base,
-        tables,
-        dataset=config.dataset,
-        ddof=config.ddof,
-        missing=missing,
-        group_table=config.group_table,
-    )
+    summary, per_case = summarise(base, tables, options=config, missing=missing)
     for text in summary.missing:
         say(f"{base}: {text}")
     write_tables([summary], config.table)

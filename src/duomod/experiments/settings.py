@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, model_validator
 from duomod.config import TrainChanges, TrainConfig
 from duomod.errors import InputError
 from duomod.evaluation.settings import (
+    RESULT,
     AggregateOptions,
     AggregateSettings,
     CompareOptions,
@@ -201,7 +202,7 @@ class PipelineConfig(Settings):
             **section,
             pred_path=entry.run(seed) / "predictions",
             gt_path=self.gt_path,
-            output_csv=entry.run(seed) / "result.csv",
+            output_csv=entry.run(seed) / f"{RESULT}.csv",
             num_classes=self.num_classes,
             dataset=entry.task,
         )
