@@ -25,8 +25,8 @@ from duomod.datasets.phantom import write_phantom
 from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.evaluation.aggregate import Spread, Summary
 from duomod.evaluation.metrics import Metric
-from duomod.evaluation.tables import summaries_of
 from duomod.evaluation.settings import AggregateOptions, EvaluateOptions
+from duomod.evaluation.tables import summaries_of
 from duomod.experiments.pipeline import StepsFailed, run_experiment
 from duomod.experiments.settings import MethodEntry, PipelineConfig, Stages
 from duomod.inference.settings import PredictOptions
@@ -101,7 +101,7 @@ class Variant:
     train_settings: dict[str, Any] = field(default_factory=dict)
 
 
-#: DuoMod-Net with one thing changed at a time (METHODS part 0), from the direction ``head`` on.
+#: DuoMod-Net with one thing changed at a time (docs/methods/duomodnet.md, DAFR), from the direction ``head`` on.
 ABLATION = (
     Variant("head", "duomodnet", {"direction": "head"}),
     Variant("foreground", "duomodnet", {"direction": "foreground"}),

@@ -12,15 +12,16 @@ import SimpleITK as sitk
 from duomod.datasets.importers import find_cases, resolve_spec
 from duomod.datasets.phantom import PhantomCase, make_case, preset_spec, write_phantom
 from duomod.datasets.phantom_anatomy import PHASES, draw_person
+from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.datasets.phantom_shapes import Ellipsoid, Points, Tube, smooth_field
 from duomod.errors import InputError
-from duomod.workspace import read_json, write_json
-from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.settings import checked
+from duomod.workspace import read_json, write_json
 
 
 def phantom(out: Path, **options: object) -> Path:
     return write_phantom(checked(PhantomSettings, {"out": out, **options}))
+
 
 TINY, AMOS = preset_spec("tiny"), preset_spec("amos")
 

@@ -15,8 +15,8 @@ from duomod.evaluation.aggregate import Summary
 from duomod.evaluation.results import build_frame, read_result, write_frame
 from duomod.evaluation.settings import AggregateSettings
 from duomod.evaluation.summary_files import run_aggregate, sources_path
-from duomod.workspace import read_json
 from duomod.settings import checked
+from duomod.workspace import read_json
 
 
 def aggregate(method_base_dir: Path, **options: object) -> Path:
@@ -25,6 +25,7 @@ def aggregate(method_base_dir: Path, **options: object) -> Path:
 
 def read_summary(path: Path) -> Summary:
     return checked(Summary, read_json(path))
+
 
 #: Two seeds, two cases, two classes; class 2 is undefined in the second case.
 DICE = ([[0.8, 0.5], [0.6, math.nan]], [[0.9, 0.7], [0.7, math.nan]])

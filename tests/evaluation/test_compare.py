@@ -21,6 +21,7 @@ from duomod.settings import checked
 def compare(tables: list[Path], **options: object) -> Path:
     return run_compare(checked(CompareSettings, {"tables": tables, **options}))
 
+
 CASES = [f"case_{i:02d}.nii.gz" for i in range(12)]
 
 

@@ -27,6 +27,7 @@ def listed(path: Path, *cases: str) -> Path:
 def evaluate(pred_path: Path, gt_path: Path, **options: object) -> Path:
     return run_evaluate(checked(EvaluateSettings, {"pred_path": pred_path, "gt_path": gt_path, **options}))
 
+
 SHAPE = (8, 12, 10)
 DIAGONAL_MM = float(np.linalg.norm(np.asarray(SHAPE) * (2.0, 1.5, 1.5)))
 
@@ -212,7 +213,10 @@ class TestProblems:
     def test_named_cases_only(self, folders: tuple[Path, Path]) -> None:
         (folders[0] / "a.nii.gz").unlink()
         write(folders[0] / "extra.nii.gz", organs())
-        assert list(table(evaluate(*folders, cases=listed(folders[0].parent / "some.txt", "c", "b.nii.gz"))).index) == ["c.nii.gz", "b.nii.gz"]
+        assert list(table(evaluate(*folders, cases=listed(folders[0].parent / "some.txt", "c", "b.nii.gz"))).index) == [
+            "c.nii.gz",
+            "b.nii.gz",
+        ]
         with pytest.raises(InputError, match="no label map of the case nobody"):
             evaluate(*folders, cases=listed(folders[0].parent / "none.txt", "nobody", "b"))
 

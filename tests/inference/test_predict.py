@@ -21,12 +21,12 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import DuomodError, InputError
 from duomod.inference.nifti import write_labels
 from duomod.inference.predict import MANIFEST, predict_image, run_predict
+from duomod.inference.settings import PredictSettings, WindowSettings
 from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
-from duomod.inference.settings import PredictSettings, WindowSettings
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.settings import checked
+from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
 
 
 def predict(**options: object) -> Path:
@@ -36,6 +36,7 @@ def predict(**options: object) -> Path:
 def listed(path: Path, *cases: str) -> Path:
     path.write_text("\n".join(cases) + "\n", encoding="utf-8")
     return path
+
 
 SPEC = DatasetSpec(
     name="toy",
@@ -297,7 +298,11 @@ class TestFromPreprocessed:
         text = problems_of(lambda: predict(**call, output_path=tmp_path / "c", split="mime"))
         assert "mime.txt" in text
         assert "Did you mean 'mine'?" in text
-        text = problems_of(lambda: predict(**call, output_path=tmp_path / "c", cases=listed(tmp_path / "two.txt", "a_002", "a_009", "b")))
+        text = problems_of(
+            lambda: predict(
+                **call, output_path=tmp_path / "c", cases=listed(tmp_path / "two.txt", "a_002", "a_009", "b")
+            )
+        )
         assert "'a_009'" in text
         assert "'b'" in text
 
@@ -323,9 +328,7 @@ class TestFromPreprocessed:
 
     def test_a_raw_folder_is_refused(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         for path in (raw / "imagesTr", raw, raw / "nowhere"):
-            text = problems_of(
-                lambda p=path: predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=p)
-            )
+            text = problems_of(lambda p=path: predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=p))
             assert str(raw) in text
 
     def test_another_spacing_than_in_training_is_refused(self, preprocessed: Path, tmp_path: Path) -> None:
@@ -352,9 +355,7 @@ class TestCheckpoint:
     def test_not_one(self, raw: Path, tmp_path: Path) -> None:
         path = tmp_path / "best_model.pth"
         path.write_text("hello", encoding="utf-8")
-        text = problems_of(
-            lambda: predict(model_path=path, output_path=tmp_path / "out", input_path=raw / "imagesTr")
-        )
+        text = problems_of(lambda: predict(model_path=path, output_path=tmp_path / "out", input_path=raw / "imagesTr"))
         assert f"{path}: not a checkpoint" in text
 
     @pytest.mark.parametrize(
@@ -362,9 +363,7 @@ class TestCheckpoint:
     )
     def test_wrong_settings(self, raw: Path, checkpoint: Path, tmp_path: Path, wrong: dict[str, object]) -> None:
         text = problems_of(
-            lambda: predict(
-                model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr", **wrong
-            )
+            lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr", **wrong)
         )
         assert next(iter(wrong)) in text
 

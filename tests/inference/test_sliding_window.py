@@ -102,7 +102,8 @@ class TestPrediction:
     def test_windows_together_or_one_by_one_give_the_same(self, blending, batch_size) -> None:
         array = volume(12, 14, 17)
         one, many = (
-            predict_probabilities(Local(), array, (6, 8, 8), overlap=OVERLAP, blending=blending, batch_size=n) for n in (1, batch_size)
+            predict_probabilities(Local(), array, (6, 8, 8), overlap=OVERLAP, blending=blending, batch_size=n)
+            for n in (1, batch_size)
         )
         assert torch.allclose(one, many, atol=1e-6)
 
@@ -155,7 +156,9 @@ class TestPrediction:
 
         array = volume(9, 10, 11)
         expected = predict_probabilities(Pointwise(), array, (8, 8, 8), overlap=OVERLAP, blending=blending)
-        assert torch.allclose(predict_probabilities(Ready(), array, (8, 8, 8), overlap=OVERLAP, blending=blending), expected, atol=1e-6)
+        assert torch.allclose(
+            predict_probabilities(Ready(), array, (8, 8, 8), overlap=OVERLAP, blending=blending), expected, atol=1e-6
+        )
 
     def test_under_autocast_the_sum_stays_in_float32(self, blending) -> None:
         array = volume(9, 10, 11)
@@ -171,5 +174,7 @@ class TestPrediction:
 
 def test_the_blendings_differ_where_windows_disagree() -> None:
     array = volume(8, 8, 20)
-    uniform, gaussian = (predict_probabilities(Local(), array, (8, 8, 8), overlap=OVERLAP, blending=b) for b in ("uniform", "gaussian"))
+    uniform, gaussian = (
+        predict_probabilities(Local(), array, (8, 8, 8), overlap=OVERLAP, blending=b) for b in ("uniform", "gaussian")
+    )
     assert not torch.allclose(uniform, gaussian, atol=1e-3)

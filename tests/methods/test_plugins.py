@@ -18,12 +18,10 @@ from duomod.methods import registry
 from duomod.methods.conformance import check_method
 from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
-from duomod.training.checkpoint import load_predictor
-from duomod.training.setup import run_train
-from duomod.training.settings import TrainSettings
 from duomod.settings import checked
-
-
+from duomod.training.checkpoint import load_predictor
+from duomod.training.settings import TrainSettings
+from duomod.training.setup import run_train
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 

@@ -21,13 +21,14 @@ from duomod.datasets.splits import resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.case import class_coords
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.preprocessing.store import BODY, Store
 from duomod.preprocessing.settings import PreprocessSettings
+from duomod.preprocessing.store import BODY, Store
 from duomod.settings import checked
 
 
 def preprocess(data_path: Path, output_path: Path, **options: object) -> Path:
     return run_preprocess(checked(PreprocessSettings, {"data_path": data_path, "output_path": output_path, **options}))
+
 
 UNIT = (1.0, 1.0, 1.0)
 

@@ -13,10 +13,8 @@ import SimpleITK as sitk
 
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.preprocessing.store import Store
 from duomod.preprocessing.settings import PreprocessSettings
-
-
+from duomod.preprocessing.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ import SimpleITK as sitk
 from duomod.evaluation.evaluate import run_evaluate
 from duomod.evaluation.settings import EvaluateSettings
 
-
-
 METHODS = ("supervised", "cps", "duomodnet")
 CLASSES = ("background", "liver", "gallbladder", "adrenal")
 CASES = ("a", "b", "c")

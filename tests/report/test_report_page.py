@@ -10,8 +10,6 @@ import pytest
 from duomod.report.page import run_report
 from duomod.report.settings import ReportSettings
 
-
-
 #: Pixels of a canvas that are neither black nor transparent.
 LIT = """canvas => {
   const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);

@@ -8,19 +8,17 @@ import torch
 
 from duomod.config import AugmentConfig, SamplingConfig
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.sampling.augment import Augmentation, apply, draw
 from duomod.sampling.batch import Batch
 from duomod.sampling.patches import corner_around, random_corner, read_patch
 from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at, class_counts
 from duomod.seeding import generator, torch_seed
-from duomod.datasets.phantom_settings import PhantomSettings
-from duomod.preprocessing.settings import PreprocessSettings
-
-
 
 
 class TestPatches:

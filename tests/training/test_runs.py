@@ -16,16 +16,14 @@ import torch
 import yaml
 
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.training.checkpoint import load_predictor, read_checkpoint
-from duomod.training.setup import run_train
-from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.preprocessing.settings import PreprocessSettings
-from duomod.training.settings import TrainSettings
 from duomod.settings import checked
-
-
+from duomod.training.checkpoint import load_predictor, read_checkpoint
+from duomod.training.settings import TrainSettings
+from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {
     "max_epochs": 4,

@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from duomod.datasets.importers import numbered_classes
 from duomod.datasets.spec import load_spec, without_ending
 from duomod.errors import InputError
-from duomod.evaluation.settings import AggregateOptions
 from duomod.evaluation.results import (
     FloatArray,
     ResultTable,
@@ -22,6 +21,7 @@ from duomod.evaluation.results import (
     read_frame,
     read_result,
 )
+from duomod.evaluation.settings import AggregateOptions
 
 AVERAGING = "classes within a case first, then cases, then seeds; undefined values are left out"
 WORST_CASES = 5

@@ -15,10 +15,10 @@ import yaml
 
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, find_results, mean_defined, summarise
-from duomod.evaluation.settings import AggregateOptions
 from duomod.evaluation.compare import MethodValues
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_frame, read_result
+from duomod.evaluation.settings import AggregateOptions
 from duomod.workspace import read_json
 
 RESULT = "result.csv"
