@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,16 @@ def arguments_of(settings: Settings) -> list[str]:
             for text in texts:
                 arguments += [option.names[0], text]
     return [*arguments, *(["--"] if any(text.startswith("-") for text in positional) else []), *positional]
+
+
+def to_argv(settings: Settings) -> list[str]:
+    """The command line that runs a command with these settings; only what differs from the defaults."""
+    return ["duomod", settings.command, *arguments_of(settings)]
+
+
+def command_line(settings: Settings) -> str:
+    """The same as one text to paste into a shell."""
+    return shlex.join(to_argv(settings))
 
 
 def _texts(option: Option, value: Any) -> list[str]:

@@ -18,12 +18,14 @@ class Settings(BaseModel):
     """Base of all settings: frozen, checked, unknown names refused. A field's description is its help.
 
     Attributes:
+        command: What is typed after ``duomod`` to run with such settings.
         shortcuts: Further names of settings that lie deeper: name -> dotted field.
         contents: Fields that are mappings of settings, and the model that describes what is in them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    command: ClassVar[str] = ""
     shortcuts: ClassVar[Mapping[str, str]] = {}
     contents: ClassVar[Mapping[str, type[BaseModel]]] = {}
 

@@ -25,7 +25,9 @@ def listed(path: Path, *cases: str) -> Path:
 
 
 def evaluate(pred_path: Path, gt_path: Path, **options: object) -> Path:
-    return run_evaluate(checked(EvaluateSettings, {"pred_path": pred_path, "gt_path": gt_path, **options}))
+    return run_evaluate(
+        checked(EvaluateSettings, {"pred_path": pred_path, "gt_path": gt_path, "workers": 1, **options})
+    )
 
 
 SHAPE = (8, 12, 10)

@@ -27,7 +27,9 @@ from duomod.settings import checked
 
 
 def preprocess(data_path: Path, output_path: Path, **options: object) -> Path:
-    return run_preprocess(checked(PreprocessSettings, {"data_path": data_path, "output_path": output_path, **options}))
+    return run_preprocess(
+        checked(PreprocessSettings, {"data_path": data_path, "output_path": output_path, "workers": 1, **options})
+    )
 
 
 UNIT = (1.0, 1.0, 1.0)

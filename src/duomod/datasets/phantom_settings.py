@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ Preset = Literal["amos", "tiny"]
 
 class PhantomSettings(Settings):
     """Write the built-in phantom: abdominal CT-like scans with AMOS's organs."""
+
+    command: ClassVar[str] = "phantom"
 
     out: Annotated[Path, Flag(positional=True)] = Field(description="Where the data set goes (AMOS layout).")
     cases: int = Field(12, ge=1, description="Labelled cases in all.")

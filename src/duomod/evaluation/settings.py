@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -78,6 +78,8 @@ class EvaluateOptions(Settings):
 class EvaluateSettings(EvaluateOptions):
     """Score label maps against the truth: Dice and average symmetric surface distance in mm, and more."""
 
+    command: ClassVar[str] = "evaluate"
+
     pred_path: Annotated[Path, Flag("--pred_path", or_positional=True)] = Field(
         description="Predicted label maps: a folder or a file."
     )
@@ -104,6 +106,8 @@ class AggregateOptions(Settings):
 
 class AggregateSettings(AggregateOptions):
     """Average a method's results over its seeds: mean ± std per class, over the foreground and over the tail."""
+
+    command: ClassVar[str] = "aggregate"
 
     method_base_dir: Path = Field(description="Folder with a folder per seed.")
     results_filename: str = Field(RESULT, description="Result table in each.")
@@ -132,6 +136,8 @@ class CompareOptions(Significance):
 
 class CompareSettings(CompareOptions):
     """Compare methods case by case: paired tests, Holm correction, bootstrap intervals, a sentence per comparison."""
+
+    command: ClassVar[str] = "compare"
 
     tables: Annotated[tuple[Path, ...], Flag(positional=True)] = Field(
         min_length=1, description="Aggregated tables of two or more methods."

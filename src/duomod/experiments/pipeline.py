@@ -15,9 +15,11 @@ from duomod.console import out, plain, say
 from duomod.errors import DuomodError
 from duomod.evaluation.settings import AggregateSettings, CompareSettings, EvaluateSettings
 from duomod.experiments.settings import CHECKPOINT, MethodEntry, PipelineConfig, PipelineSettings, load_pipeline
+from duomod.flags import command_line
 from duomod.inference.settings import PredictSettings
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.report.settings import ReportSettings
+from duomod.settings import Settings
 from duomod.training.settings import TrainSettings
 
 
@@ -29,10 +31,15 @@ class Journal:
     failures: list[str] = field(default_factory=list)
     misuse: bool = True
 
-    def step(self, title: str, action: Callable[[], object]) -> bool:
-        """Run one step; returns whether it succeeded. Only Ctrl-C gets through."""
+    def step(self, title: str, action: Callable[[], object], command: Settings | None = None) -> bool:
+        """Run one step; returns whether it succeeded. Only Ctrl-C gets through.
+
+        A dry run prints the command that does the same.
+        """
         say(f"── {title}")
         if self.dry_run:
+            if command is not None:
+                out.print(command_line(command), markup=False)
             return True
         try:
             action()
@@ -76,7 +83,7 @@ def run_experiment(config: PipelineConfig, dry_run: bool = False) -> Path:
     journal = Journal(dry_run)
     if config.stages.preprocessing:
         preprocessing = config.preprocess_settings()
-        journal.step(f"preprocess {preprocessing.data_path}", lambda: _preprocess(preprocessing))
+        journal.step(f"preprocess {preprocessing.data_path}", lambda: _preprocess(preprocessing), preprocessing)
     runs = [(entry, seed) for entry in config.methods for seed in config.seeds]
     if config.stages.training:
         trained = _train_all(config, runs, journal)
@@ -86,15 +93,16 @@ def run_experiment(config: PipelineConfig, dry_run: bool = False) -> Path:
     results = [entry.log_root for entry in config.methods[-1:]]
     if config.stages.aggregation:
         for entry in config.methods:
-            if journal.step(f"{entry.title}: aggregate", partial(_aggregate, config.aggregate_settings(entry))):
+            settings = config.aggregate_settings(entry)
+            if journal.step(f"{entry.title}: aggregate", partial(_aggregate, settings), settings):
                 results.append(entry.summary)
     if config.stages.comparison:
         comparison = config.compare_settings()
-        if journal.step("compare", lambda: _compare(comparison)):
+        if journal.step("compare", lambda: _compare(comparison), comparison):
             results.append(comparison.output)
     if config.stages.report:
         report = config.report_settings()
-        if journal.step("report", lambda: _report(report)):
+        if journal.step("report", lambda: _report(report), report):
             results.append(report.output)
     if journal.failures:
         raise StepsFailed(
@@ -108,7 +116,7 @@ def _train_all(config: PipelineConfig, runs: Sequence[tuple[MethodEntry, int]], 
     titles = [f"{entry.title}, seed {seed}: train" for entry, seed in runs]
     settings = [config.train_settings(entry, seed) for entry, seed in runs]
     if config.jobs == 1 or journal.dry_run:
-        return [journal.step(title, partial(_train, one)) for title, one in zip(titles, settings, strict=True)]
+        return [journal.step(title, partial(_train, one), one) for title, one in zip(titles, settings, strict=True)]
     # A small network does not fill several cores: one run per core is faster than one run on all.
     threads = max(1, (os.cpu_count() or 1) // config.jobs)
     context = multiprocessing.get_context("spawn")
@@ -131,13 +139,15 @@ def _predict_and_evaluate(config: PipelineConfig, entry: MethodEntry, seed: int,
         if not journal.dry_run and not (run / CHECKPOINT).is_file():
             journal.fail(title, f"missing seed: {run / CHECKPOINT} does not exist", misuse=False)
             return
-        if not journal.step(f"{title}: predict", lambda: _predict(config.predict_settings(entry, seed))):
+        prediction = config.predict_settings(entry, seed)
+        if not journal.step(f"{title}: predict", lambda: _predict(prediction), prediction):
             return
     if config.stages.evaluation:
         if not journal.dry_run and not (run / "predictions").is_dir():
             journal.fail(title, f"missing seed: {run / 'predictions'} does not exist", misuse=False)
             return
-        journal.step(f"{title}: evaluate", lambda: _evaluate(config.evaluate_settings(entry, seed)))
+        evaluation = config.evaluate_settings(entry, seed)
+        journal.step(f"{title}: evaluate", lambda: _evaluate(evaluation), evaluation)
 
 
 def _preprocess(settings: PreprocessSettings) -> None:

@@ -40,12 +40,16 @@ EXPERIMENT_LIST = "duomod settings pipeline"
 class PipelineSettings(Settings):
     """Run stages for several methods and seeds. A missing seed is reported and the rest goes on."""
 
+    command: ClassVar[str] = "pipeline"
+
     config: Annotated[Path, Flag(positional=True)] = Field(description="YAML file; see docs/pipeline.md.")
     dry_run: bool = Field(False, description="Only print the commands.")
 
 
 class DemoSettings(Settings):
     """Run the whole chain on the built-in phantom: three methods, two seeds each, three labelled scans."""
+
+    command: ClassVar[str] = "demo"
 
     output: Path = Field(Path("demo"), description="Where everything goes.")
     gpu: Gpu = ""

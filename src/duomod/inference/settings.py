@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -40,6 +40,8 @@ class PredictOptions(WindowSettings):
 
 class PredictSettings(PredictOptions):
     """Predict label maps on exactly the grid of the input scans."""
+
+    command: ClassVar[str] = "predict"
 
     model_path: Annotated[Path, Flag("--model_path", "--model")] = Field(description="Checkpoint.")
     output_path: Annotated[Path, Flag("--output_path", "--output")] = Field(description="Folder of the label maps.")

@@ -53,11 +53,15 @@ class MethodConfig(Settings):
 class MethodsSettings(Settings):
     """List all methods: paper, year, network, parameters, memory and time of a step relative to supervised."""
 
+    command: ClassVar[str] = "methods"
+
     name: Annotated[str | None, Flag(positional=True)] = Field(None, description="Show this method only.")
 
 
 class CheckMethodSettings(Settings):
     """Run the conformance suite over a method: gradients, saving, shapes, determinism, learning, leaks."""
+
+    command: ClassVar[str] = "check-method"
 
     name: Annotated[str | None, Flag(positional=True)] = Field(
         None, description="Name of a method, or path of a Python file with one."

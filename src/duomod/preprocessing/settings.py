@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, PositiveFloat
 
@@ -25,5 +26,7 @@ class PreprocessOptions(Settings):
 
 class PreprocessSettings(PreprocessOptions):
     """Check a raw data set, bring every scan to one orientation and spacing, and make the splits. Can be run again."""
+
+    command: ClassVar[str] = "preprocess"
 
     num_classes: NumClasses = None

@@ -1,9 +1,9 @@
-"""Settings of ``duomod report`` and ``duomod view``."""
+"""Settings of ``duomod report``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -28,20 +28,8 @@ class ReportOptions(Settings):
 class ReportSettings(ReportOptions):
     """Write a report that opens offline: tables, charts, tests, worst cases, settings, and a viewer of every case."""
 
+    command: ClassVar[str] = "report"
+
     runs: Annotated[tuple[Path, ...], Flag(positional=True)] = Field(
         min_length=1, description="Folders of methods (with seed_*), or evaluated folders."
-    )
-
-
-class ViewSettings(Settings):
-    """Look at a scan with truth, predictions and errors, in three planes and in 3D, in the browser."""
-
-    case: Annotated[Path, Flag(positional=True)] = Field(description="The scan: a NIfTI file or a DICOM folder.")
-    pred: tuple[Path, ...] = Field((), description="Predicted label map; several times.")
-    gt: Path | None = Field(None, description="True label map.")
-    dataset: Dataset = None
-    port: int = Field(0, ge=0, le=65535, description="Of the server; 0: a free one.")
-    browser: bool = Field(True, description="Open the page.")
-    output: Annotated[Path | None, Flag("--output", "-o")] = Field(
-        None, description="Write the page into this folder instead of serving it."
     )

@@ -36,6 +36,8 @@ class TrainOptions(Settings):
 class TrainSettings(TrainOptions):
     """Train one model with one seed. Prints the path of the best checkpoint; ckpts/last.pth is the last."""
 
+    command: ClassVar[str] = "train"
+
     model: str = Field(description="Method: duomodnet, cps, supervised ... (duomod methods).")
     output_dir: Path = Field(description="Run folder.")
     seed: int = Field(0, ge=0, description="Seed of weights, crops and augmentation.")

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from duomod.errors import InputError
-from duomod.report.settings import ViewSettings
 from duomod.report.viewer.serve import _titles, make_server, run_view
+from duomod.report.viewer.settings import ViewSettings
 
 
 class TestServer:

@@ -24,10 +24,10 @@ from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
 from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
-from duomod.report.settings import ViewSettings
 from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
 from duomod.report.templates import render
 from duomod.report.viewer.case import write_case
+from duomod.report.viewer.settings import ViewSettings
 from duomod.workspace import write_text
 
 LOOPBACK = "127.0.0.1"
