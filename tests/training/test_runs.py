@@ -202,7 +202,7 @@ class TestWrongUse:
 
     def test_a_missing_split_lists_those_there_are(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="labeled_5p"):
-            train(data, tmp_path / "run", labeled_count=None, split_name="labeled_7x")
+            train(data, tmp_path / "run", labeled_count=None, split="labeled_7x")
 
     def test_a_folder_that_is_not_preprocessed_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "raw").mkdir()
