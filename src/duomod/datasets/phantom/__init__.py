@@ -10,14 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duomod.datasets.phantom.scan import PRESETS, PhantomCase, Preset, make_case, preset_spec
+    from duomod.datasets.phantom.scan import PRESETS, PhantomCase, make_case, preset_spec
+    from duomod.datasets.phantom.settings import Preset
     from duomod.datasets.phantom.write import write_phantom
 
 __all__ = ["PRESETS", "PhantomCase", "Preset", "make_case", "preset_spec", "write_phantom"]
+
+_ELSEWHERE = {"Preset": "settings", "write_phantom": "write"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{'write' if name == 'write_phantom' else 'scan'}")
-    return getattr(module, name)
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'scan')}"), name)

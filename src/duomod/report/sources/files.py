@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from duomod.datasets.case_names import case_id
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
 from duomod.report.sources.collect import Collection, Method, Seed
 from duomod.report.sources.scans import CaseSource, Overlay
+from duomod.settings import checked
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,9 @@ def _spec(seed: Seed) -> DatasetSpec | None:
     spec = seed.prediction.get("settings", {}).get("spec")
     if spec is None:
         return None
-    try:
-        return DatasetSpec.model_validate(spec)
-    except ValidationError:
-        raise InputError(
-            f"{seed.predictions}/prediction.json: its data set description cannot be read;"
-            " predict again with this version"
-        ) from None
+    return checked(
+        DatasetSpec,
+        spec,
+        source=f"{seed.predictions}/prediction.json: its data set description cannot be read; predict again with this"
+        " version: ",
+    )
