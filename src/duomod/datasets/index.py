@@ -21,6 +21,7 @@ class Index:
     """What a dataset.json says.
 
     Attributes:
+        name: What the data set is called; empty where that is not said.
         classes: Names in label order, background first; empty where it names none that can be used.
         problems: Why its classes cannot be used; empty where they can, and where it names none.
         modality: None where it is not said.
@@ -32,6 +33,7 @@ class Index:
         names_channels: Whether it says ``channel_names``, as nnU-Net v2 does.
     """
 
+    name: str = ""
     classes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     modality: Modality | None = None
@@ -61,6 +63,7 @@ def read_index(path: Path) -> Index:
         content = content["spec"]
     modality, channels = _modality(content.get("channel_names", content.get("modality")))
     found = Index(
+        name=str(content.get("name", "")),
         modality=modality,
         channels=channels,
         file_ending=str(content.get("file_ending", ".nii.gz")),

@@ -16,6 +16,7 @@ from pathlib import Path
 from duomod.console import progress, say
 from duomod.datasets.check import check_case
 from duomod.datasets.importers import RawCase, list_cases
+from duomod.datasets.index import read_index
 from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
@@ -24,7 +25,7 @@ from duomod.preprocessing.case import CaseJob, finished_record, marker_file, pre
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
 from duomod.workers import Task, run_tasks
-from duomod.workspace import read_json, write_json, write_manifest
+from duomod.workspace import write_json, write_manifest
 
 
 def run_preprocess(config: PreprocessSettings) -> Path:
@@ -88,14 +89,15 @@ def _check_output(data_path: Path, output_path: Path, spec: DatasetSpec) -> None
         raise InputError(f"{output_path}: is a file; give a folder for the result")
     if output_path.resolve() == data_path.resolve():
         raise InputError(f"{output_path}: the raw data set itself; give another folder for the result")
-    index = output_path / "dataset.json"
-    if index.is_file():
-        content = read_json(index)
-        if not isinstance(content, dict) or "format" not in content:
+    path = output_path / "dataset.json"
+    if path.is_file():
+        index = read_index(path)
+        if not index.preprocessed:
             raise InputError(f"{output_path}: holds a raw data set; give another folder for the result")
-        name = (content.get("spec") or {}).get("name")
-        if name != spec.name:
-            raise InputError(f"{output_path}: holds the data set '{name}', not '{spec.name}'; give another folder")
+        if index.name != spec.name:
+            raise InputError(
+                f"{output_path}: holds the data set '{index.name}', not '{spec.name}'; give another folder"
+            )
 
 
 def _run(
