@@ -16,9 +16,10 @@ from duomod.datasets.case_names import LABEL_MAP_ENDINGS, case_id, is_label_map
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
 from duomod.errors import InputError
-from duomod.evaluation.metrics import ClassScores, Metric, absent_class, score_classes
+from duomod.evaluation.metrics import Metric
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
+from duomod.evaluation.scoring import ClassScores, absent_class, score_classes
 from duomod.evaluation.settings import TOLERANCE_MM
 
 

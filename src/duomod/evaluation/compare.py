@@ -13,6 +13,7 @@ from duomod.evaluation.method_values import read_method
 from duomod.evaluation.paired_comparison import compare_methods
 from duomod.evaluation.results import write_frame
 from duomod.evaluation.settings import CompareSettings
+from duomod.extras import require_report_packages
 from duomod.workspace import write_text
 
 
@@ -29,6 +30,8 @@ def run_compare(config: CompareSettings) -> Path:
         InputError: lists all that makes the tables incomparable: other cases, classes, metrics or conventions.
     """
     output = config.output
+    if len(config.tables) > 2:
+        require_report_packages("a comparison of more than two methods")
     methods = [read_method(path, config.dataset) for path in config.tables]
     comparisons, rankings = compare_methods(methods, config.baseline, metrics=config.metrics, significance=config)
     base = next(method for method in methods if method.name == config.baseline)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from duomod.evaluation.metrics import class_dice
+from duomod.evaluation.metrics.overlap import class_dice
 from duomod.inference.sliding_window import predict_probabilities
 from duomod.preprocessing.store import Store
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duomod.datasets.labels import Labels
-from duomod.evaluation.metrics import class_dice
+from duomod.evaluation.metrics.overlap import class_dice
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from duomod.datasets.scan import to_array
 from duomod.datasets.spec import Modality, load_spec, numbered_classes
 from duomod.errors import InputError
 from duomod.evaluation.naming import Naming, find_naming
+from duomod.extras import require_report_packages
 from duomod.report.assets import copy_assets
 from duomod.report.sources.scans import CaseSource, Overlay, read_scan
 from duomod.report.templates import render
@@ -166,6 +167,7 @@ def run_view(config: ViewSettings) -> Path | None:
     Raises:
         InputError: see :func:`view_page`; or ``config.output`` holds something already.
     """
+    require_report_packages("duomod view")
     output = config.output
     if output is not None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
