@@ -1,7 +1,7 @@
 """Ends the steps of a process that was killed. Run as a script, with nothing but the standard library.
 
-Reads ``+<number>`` and ``-<number>`` lines: process groups that have begun and ended. When the writer is gone, however it
-ended, the leaders of the groups left are asked to stop (a training saves its state), and then whatever is left is killed.
+Reads ``+<number>`` and ``-<number>`` lines: process groups that have begun and ended. When the writer is gone, however
+it ended, the leaders of the groups left are asked to stop (a training saves its state); then the rest is killed.
 """
 
 from __future__ import annotations

@@ -22,8 +22,6 @@ from duomod.experiments.steps import Step
 #: Exit code of a command that saved its state when it was asked to stop, and those of one that was ended at once.
 SAVED = 130
 ENDED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
-#: Before the command line that heads each attempt in a log.
-COMMAND = "$ "
 #: Seconds between two looks at a process.
 LOOK = 0.1
 
@@ -53,9 +51,9 @@ class StepProcess:
         self.records.folder.mkdir(parents=True, exist_ok=True)
         log = self.records.log(self.step)
         with open(log, "ab") as errors, open(self.records.output(self.step), "wb") as output:
-            log_start = errors.tell()
-            errors.write(f"{COMMAND}{self.step.shell_line(self.environment)}\n".encode())
+            errors.write(f"$ {self.step.shell_line(self.environment)}\n".encode())
             errors.flush()
+            log_start = errors.tell()
             inputs = fingerprint(self.step.reads)
             self._process = subprocess.Popen(
                 self.step.command,
@@ -83,6 +81,8 @@ class StepProcess:
 
     def poll(self) -> Record | None:
         """Look whether it has ended; returns the final record then, and None while it runs."""
+        if self._record.state != "running":
+            return self._record
         code = self._process.poll()
         if code is None:
             if time.monotonic() - self._touched > HEARTBEAT:
@@ -142,8 +142,8 @@ class StepProcess:
         return said if code > 0 else f"ended by signal {signal.Signals(-code).name}; the log's last line: {said}"
 
 
-def run_step(step: Step, records: Records, environment: Mapping[str, str] | None = None) -> Record:
-    """Run a step to its end in this process's place: what executors hand to other hosts.
+def run_step(process: StepProcess) -> None:
+    """Run a step to its end: what executors hand to other hosts.
 
     If an earlier attempt is still being ended (its host was lost, or it is saving its state), that is waited for.
 
@@ -151,24 +151,21 @@ def run_step(step: Step, records: Records, environment: Mapping[str, str] | None
         DuomodError: it failed or was interrupted.
     """
     latest = time.monotonic() + guard.GRACE + SILENCE
-    while (before := records.read(step)) is not None and before.state == "running":
+    while (before := process.records.read(process.step)) is not None and before.state == "running":
         if time.monotonic() > latest:
-            raise DuomodError(f"{step.name}: is being run by process {before.pid} on {before.host}")
+            raise DuomodError(f"{process.step.name}: is being run by process {before.pid} on {before.host}")
         time.sleep(LOOK)
-    process = StepProcess(step, records, environment or {})
     process.start()
     record = process.wait()
     if record.state != "done":
         raise DuomodError(record.reason or record.state)
-    return record
 
 
 def log_since(path: Path, start: int) -> str:
-    """What a log says from a position on, without the command line that stands first."""
+    """What a log says from a position on."""
     with open(path, "rb") as stream:
         stream.seek(start)
-        text = stream.read().decode("utf-8", errors="replace")
-    return text.split("\n", 1)[1] if text.startswith(COMMAND) and "\n" in text else text
+        return stream.read().decode("utf-8", errors="replace")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is known of each step, in one small file a step: written by whoever runs it, read by anyone, also on another host.
+"""What is known of each step, in one small file a step: written by whoever runs it, read by anyone, on any host.
 
 A step is under way while its process lives (on this host) or its file is touched (on another one); what says that it is
 under way and is not, was interrupted.
@@ -45,7 +45,7 @@ class Record(BaseModel):
     finished: float | None = None
     exit_code: int | None = None
     reason: str = ""
-    log_start: int = 0
+    log_start: int = 0  #: where the log of this attempt begins, after the command line
     inputs: str = ""
     outputs: str = ""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from duomod.console import out, say
 from duomod.errors import DuomodError
 from duomod.experiments.executor import Executor, Result
-from duomod.experiments.process import COMMAND, LOOK
+from duomod.experiments.process import LOOK
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Kind, Plan, Step
 from duomod.training.stopping import stop_requests
@@ -66,11 +66,11 @@ class Schedule:
             try:
                 self._dispatch()
                 while self._running:
+                    time.sleep(LOOK)
+                    self._follower.show(self._running.values())
                     if stop.requested:
                         say("stopping: no new steps; those that run are asked to save and end")
                         raise PlanInterrupted
-                    time.sleep(LOOK)
-                    self._follower.show(self._running.values())
                     for result in self.executor.results():
                         self._take(result)
                     self._dispatch()
@@ -191,5 +191,5 @@ class Follower:
             whole = new[: new.rfind(b"\n") + 1]
             self._read[step.name] += len(whole)
             for line in whole.decode("utf-8", errors="replace").splitlines():
-                if line.strip() and not line.startswith(COMMAND):
+                if line.strip():
                     say(f"   {step.name} | {line}")

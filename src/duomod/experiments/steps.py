@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -102,7 +102,8 @@ class Plan:
             for need in (*step.needs, *step.after):
                 if need not in self.by_name:
                     unknown = True
-                    yield f"step '{step.name}' waits for '{need}', which is not a step.{nearest_name(need, self.by_name)}"
+                    nearest = nearest_name(need, self.by_name)
+                    yield f"step '{step.name}' waits for '{need}', which is not a step.{nearest}"
         if not unknown and (circle := self._circle()):
             yield f"steps wait for each other: {' -> '.join(circle)}"
         elif not unknown and (late := self._out_of_order()):
@@ -141,8 +142,3 @@ def levels(plan: Plan) -> list[list[Step]]:
     for step in plan.steps:
         depth[step.name] = 1 + max((depth[need] for need in (*step.needs, *step.after)), default=-1)
     return [[step for step in plan.steps if depth[step.name] == level] for level in sorted(set(depth.values()))]
-
-
-def names(steps: Sequence[Step]) -> tuple[str, ...]:
-    """The names of steps."""
-    return tuple(step.name for step in steps)

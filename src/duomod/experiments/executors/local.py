@@ -44,9 +44,7 @@ class Local(Executor):
         if at_once == 1:
             return {}
         threads = str(max(1, (os.cpu_count() or 1) // at_once))
-        return {
-            name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-        }
+        return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), threads)
 
     def submit(self, steps: Sequence[Step]) -> None:
         self._waiting.extend(steps)

@@ -1,9 +1,9 @@
-"""On a Ray cluster: one remote task a step, with its resources; a step whose node is lost is started again on another."""
+"""On a Ray cluster: one remote task a step, with its resources; one whose node is lost is started again on another."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from duomod.errors import InputError
 from duomod.experiments.executor import Executor, NoSettings, Result
-from duomod.experiments.process import run_step
+from duomod.experiments.process import StepProcess, run_step
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Step
 
@@ -24,7 +24,7 @@ class RaySettings(NoSettings):
 
     address: str | None = Field(
         None,
-        description="of a running cluster (host:port), or auto: the one this host is part of; none: start one here",
+        description="of a running cluster (host:port), or auto: this host's; none: one is started on this host",
     )
     cores: float = Field(1.0, gt=0, description="CPU cores of a step")
     gpus: float = Field(
@@ -72,8 +72,8 @@ class Ray(Executor):
 
         for task in self._tasks:
             ray.cancel(task)
-        # A training saves its state first.
-        ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=None) if self._tasks else None
+        if self._tasks:  # a training saves its state first
+            ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=None)
         self._tasks.clear()
         ray.shutdown()
         self._connected = False
@@ -100,7 +100,7 @@ class Ray(Executor):
 
 def _run(step: Step, records: Records, folder: Path) -> None:
     os.chdir(folder)
-    run_step(step, records)
+    run_step(StepProcess(step, records))
 
 
 def _result(name: str, task: Any) -> Result:

@@ -1,23 +1,25 @@
 """On a SLURM cluster, through submitit: one array job for steps of a kind, and dependencies between the arrays.
 
-A job that SLURM asks to stop (SIGTERM, at preemption and before the time limit) lets its step save and end, and asks to be
-queued again; the step then goes on where it was.
+A job that SLURM asks to stop (SIGTERM, at preemption and before the time limit) lets its step save and end, and asks to
+be queued again; the step then goes on where it was.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from duomod.errors import DuomodError, InputError
+from duomod.errors import InputError
 from duomod.experiments.executor import Executor, NoSettings, Result
-from duomod.experiments.process import run_step
+from duomod.experiments.process import LOOK, StepProcess, run_step
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Kind, Plan, Step, levels
 
@@ -50,13 +52,16 @@ class StepJob:
 
     def __call__(self) -> None:
         os.chdir(self.folder)
-        run_step(self.step, self.records)
+        self.process = StepProcess(self.step, self.records)
+        run_step(self.process)
 
     def checkpoint(self) -> Any:
         """The same job again; None (do not queue again) if it is being cancelled."""
-        import submitit
+        from submitit.helpers import DelayedSubmission
 
-        return None if _cancelled() else submitit.helpers.DelayedSubmission(self)
+        self.process.terminate()
+        self.process.finish()
+        return None if _cancelled() else DelayedSubmission(StepJob(self.step, self.records, self.folder))
 
 
 def _cancelled() -> bool:
@@ -81,8 +86,9 @@ class Slurm(Executor):
     def __init__(self, settings: SlurmSettings, records: Records, jobs: int) -> None:
         super().__init__(settings, records, jobs)
         self.queues = settings.cluster == "slurm"
-        self._jobs: dict[str, Any] = {}
+        self.jobs_of: dict[str, Any] = {}
         self._open: dict[str, Any] = {}
+        self._steps: dict[str, Step] = {}
 
     def submit(self, steps: Sequence[Step]) -> None:
         for kind, group in groupby(self._in_levels(steps), key=lambda step: (step.kind, step.gpus)):
@@ -92,15 +98,22 @@ class Slurm(Executor):
         ended = {name: job for name, job in self._open.items() if job.done()}
         for name in ended:
             del self._open[name]
-        return [Result(name, reason is None, reason or "") for name, job in ended.items() for reason in [_failure(job)]]
+        return [self._result(name, job) for name, job in ended.items()]
 
     def stop(self) -> None:
         for job in self._open.values():
             job.cancel(check=False)
-        for job in self._open.values():
-            if not self.queues:
-                job._process.wait()
+        while not self.queues and not all(job.done() for job in self._open.values()):
+            time.sleep(LOOK)
         self._open.clear()
+
+    def _result(self, name: str, job: Any) -> Result:
+        if job.exception() is None:
+            return Result(name, True)
+        record = self.records.read(self._steps[name])
+        if record is not None and record.state == "failed":
+            return Result(name, False, record.reason)
+        return Result(name, False, f"its job {job.job_id} ended without a result; see {job.paths.stderr}")
 
     def _in_levels(self, steps: Sequence[Step]) -> list[Step]:
         """The steps so that those of a kind that do not wait for each other stand together."""
@@ -115,7 +128,8 @@ class Slurm(Executor):
         with executor.batch():
             jobs = [executor.submit(StepJob(step, self.records, here)) for step in steps]
         for step, job in zip(steps, jobs, strict=True):
-            self._jobs[step.name] = self._open[step.name] = job
+            self.jobs_of[step.name] = self._open[step.name] = job
+            self._steps[step.name] = step
 
     def submitit_executor(self, kind: Kind, steps: Sequence[Step]) -> Any:
         """submitit's executor for an array of steps of one kind.
@@ -129,11 +143,10 @@ class Slurm(Executor):
             raise InputError("the executor 'slurm' needs submitit: pip install 'duomod[slurm]'") from None
         settings: SlurmSettings = self.settings
         folder = self.records.folder / "slurm"
-        minutes = {"timeout_min": settings.time}
         if settings.cluster == "local":
-            executor = submitit.LocalExecutor(folder)
-            executor.update_parameters(**minutes)
-            return executor
+            stand_in = submitit.LocalExecutor(folder)
+            stand_in.update_parameters(timeout_min=settings.time)
+            return stand_in
         try:
             executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.requeues)
         except RuntimeError as error:
@@ -187,8 +200,6 @@ def _corresponding(needs: Sequence[Sequence[str]]) -> str | None:
 
 def _within(step: Step, names: set[str]) -> Step:
     """A step that waits only for steps of a set."""
-    from dataclasses import replace
-
     return replace(
         step,
         needs=tuple(name for name in step.needs if name in names),
@@ -198,12 +209,3 @@ def _within(step: Step, names: set[str]) -> Step:
 
 def _by_kind(step: Step) -> tuple[str, int]:
     return step.kind, step.gpus
-
-
-def _failure(job: Any) -> str | None:
-    """Why a job that is over did not succeed; None if it did."""
-    error = job.exception()
-    if error is None:
-        return None
-    last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-    return last[0].removeprefix(f"{DuomodError.__module__}.{DuomodError.__name__}: ")
