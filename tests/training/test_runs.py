@@ -18,11 +18,16 @@ import torch
 import yaml
 
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.errors import InputError
 from duomod.inference.predict import run_predict
+from duomod.inference.settings import PredictSettings
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
+from duomod.settings import checked
 from duomod.training.checkpoint import read_checkpoint
 from duomod.training.load import load_predictor
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {
@@ -38,13 +43,15 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    return run_preprocess(write_phantom(folder / "raw", cases=8, seed=0, preset="tiny"), folder / "data")
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data"))
 
 
 def train(data: Path, output: Path, model: str = "duomodnet", **changes: Any) -> Path:
     settings = {**SMALL, **changes.pop("settings", {})}
     options = {"labeled_count": 2, "gpu": "", "preset": "compact", **changes}
-    return run_train(model=model, data_path=data, output_dir=output, settings=settings, **options)
+    given = {"model": model, "data_path": data, "output_dir": output, "settings": settings, **options}
+    return run_train(checked(TrainSettings, given))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -133,13 +140,17 @@ def test_two_channels_from_the_store_to_the_prediction(
     changed = torch.cat([image[:, :1], 1 - image[:, 1:]], dim=1)
     with torch.no_grad():
         assert not torch.equal(predictor(image), predictor(changed))
-    call: dict[str, Any] = {"model_path": best, "output_path": tmp_path / "out"}
-    written = run_predict(**call, npy_path=two_channels / "imagesVa")
+
+    def predict(**source: Path) -> Path:
+        given = {"model_path": best, "output_path": tmp_path / "out", "gpu": "", **source}
+        return run_predict(checked(PredictSettings, given))
+
+    written = predict(npy_path=two_channels / "imagesVa")
     assert len(list(written.glob("*.nii.gz"))) == len(list((two_channels / "imagesVa").glob("*.npy"))) > 0
     with pytest.raises(InputError, match="images of 1 channel, but the model takes 2"):
-        run_predict(**call, npy_path=data / "imagesVa")
+        predict(npy_path=data / "imagesVa")
     with pytest.raises(InputError, match="images of 1 channel, but the model takes 2"):
-        run_predict(**call, input_path=data.parent / "raw" / "imagesVa")
+        predict(input_path=data.parent / "raw" / "imagesVa")
 
 
 @pytest.mark.parametrize("preset", ["reference", "compact"])
@@ -287,7 +298,7 @@ class TestWrongUse:
 
     def test_a_missing_split_lists_those_there_are(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="labeled_5p"):
-            train(data, tmp_path / "run", labeled_count=None, split_name="labeled_7x")
+            train(data, tmp_path / "run", labeled_count=None, split="labeled_7x")
 
     def test_a_folder_that_is_not_preprocessed_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "raw").mkdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from duomod.config import NetworkConfig
 from duomod.conformance import ConformanceError, Result, check_rules, demand, first_of
 from duomod.losses.running_weights import evaluating
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Progress
+from duomod.methods.registry import load_method, load_plugin
+from duomod.methods.settings import CheckMethodSettings
 from duomod.networks.builder import NetworkBuilder
 from duomod.sampling.batch import View
 from duomod.sampling.views import with_views
@@ -345,3 +348,14 @@ def check_method(
         One result per rule, in order. An exception inside the method counts against the rule it came from.
     """
     return check_rules(Subject(method_class, config or method_class.Config.preset("default")), rules)
+
+
+def run_check_method(settings: CheckMethodSettings) -> list[Result]:
+    """The suite on a method by name, or on that of a Python file.
+
+    Raises:
+        InputError: unknown method, or a file without exactly one.
+    """
+    name = settings.name or ""
+    plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
+    return check_method(load_plugin(plugin) if plugin else load_method(name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from torch import Tensor
 from duomod.config import NetworkConfig
 from duomod.conformance import ConformanceError, Result, check_rules, demand, first_of
 from duomod.networks.base import Network, crop, pad_to_stride
-from duomod.networks.registry import build_network
+from duomod.networks.registry import build_network, load_network, only_network
+from duomod.networks.settings import CheckNetworkSettings
 
 CLASSES = 3
 #: Nothing is divisible here, and the last is smaller than most strides.
@@ -190,6 +192,17 @@ RULES: tuple[Rule, ...] = (
     batch_of_one,
     state_survives,
 )
+
+
+def run_check_network(settings: CheckNetworkSettings) -> list[Result]:
+    """The suite on a network by name, or on that of a Python file.
+
+    Raises:
+        InputError: unknown network, or a file without exactly one.
+    """
+    name = settings.name or ""
+    plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
+    return check_network(only_network(plugin)) if plugin else check_network(load_network(name), name)
 
 
 def check_network(kind: type[Network], name: str | None = None, rules: Sequence[Rule] = RULES) -> list[Result]:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from duomod.config import NetworkConfig
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.networks.vnet_published import is_vnet
+from duomod.settings import checked
 
 INFO_KEY = "duomod"
 
@@ -46,9 +47,10 @@ def stated_info(path: Path, content: Mapping[str, Any]) -> ModelInfo:
         InputError: it is damaged.
     """
     try:
-        info = ModelInfo.model_validate(json.loads(content[INFO_KEY]))
-    except (ValidationError, ValueError, TypeError) as error:
+        stored = json.loads(content[INFO_KEY])
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: its description of the model is damaged ({error})") from None
+    info = checked(ModelInfo, stored, source=f"{path}: its description of the model is damaged: ")
     if not info.networks and any(is_vnet(state) for state in content.values() if isinstance(state, dict)):
         return info.model_copy(update={"network": info.network.model_copy(update={"name": "vnet"})})
     return info
