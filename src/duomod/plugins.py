@@ -1,14 +1,44 @@
-"""Classes of the user's, from installed packages by entry point."""
+"""Classes of the user's: from a Python file, or from an installed package by entry point."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
 from duomod.errors import InputError
 
 T = TypeVar("T")
+
+
+def load_file(path: Path) -> ModuleType:
+    """Run a Python file as a module; a second call for the same, unchanged file gives the same module.
+
+    Raises:
+        InputError: no such file, or it cannot be imported.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise InputError(f"{path}: no such Python file")
+    return _module(path.resolve(), path.stat().st_mtime_ns)
+
+
+@cache
+def _module(path: Path, changed_ns: int) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"duomod_plugin_{path.stem}", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: the plug-in cannot be imported: {error}") from error
+    return module
 
 
 def own_classes(module: ModuleType, base: type[T]) -> list[type[T]]:
@@ -32,9 +62,9 @@ def only_class(module: ModuleType, base: type[T], source: str) -> type[T]:
     return found[0]
 
 
-def entry_point_names(group: str) -> list[str]:
-    """Names that installed packages offer in a group of entry points; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=group)})
+def known_names(builtin: Iterable[str], group: str) -> list[str]:
+    """The built-in names, and those that installed packages offer in a group of entry points; nothing is imported."""
+    return sorted({*builtin, *(point.name for point in entry_points(group=group))})
 
 
 def from_entry_point(group: str, name: str, base: type[T], what: str) -> type[T] | None:

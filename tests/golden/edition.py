@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from duomod.networks.vnet import VNet, initialise
+from duomod.networks.builder import initialise
+from duomod.networks.vnet import VNet
 
 Arrays = dict[str, np.ndarray]
 States = dict[str, dict[str, Tensor]]

@@ -19,8 +19,9 @@ from duomod.methods.base import Batch, MethodContext, Progress
 from duomod.methods.dhc import DiffDW, DistDW
 from duomod.methods.duomodnet import DAFR, RLM, DuoModNet, DuoModNetConfig, class_gains, jensen_shannon
 from duomod.methods.shared.two_networks import MeanLogits
-from duomod.networks.vnet import VNet, settings_from_state
-from duomod.training.checkpoint import load_predictor
+from duomod.networks.vnet import VNet
+from duomod.networks.vnet_published import settings_from_state
+from duomod.training.load import load_predictor
 
 pytestmark = pytest.mark.golden
 

@@ -20,7 +20,6 @@ from duomod.methods.conformance import (
     no_synchronisation,
     predictor_works,
     progress,
-    rule_descriptions,
     step_loss,
 )
 from duomod.methods.registry import load_method, method_names
@@ -158,6 +157,29 @@ class KnowsFourClasses(Sound):
         return loss + functional.cross_entropy(z[: len(batch.label_l)].float(), batch.label_l, self.weight)
 
 
+class KnowsOneChannel(Sound):
+    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        self.model = context.build_network("kaiming", in_channels=1)
+
+
+class LooksAtOneChannel(Sound):
+    """It trains on both, so that only the prediction shows it."""
+
+    def predictor(self) -> nn.Module:
+        return FirstChannelTwice(self.model)
+
+
+class FirstChannelTwice(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x[:, :1].expand_as(x))
+        return out
+
+
 class DividesByTheClassSize(Sound):
     def broken(self, loss: Tensor, z: Tensor, batch: Batch) -> Tensor:
         each = functional.cross_entropy(z[: len(batch.label_l)].float(), batch.label_l, reduction="none")
@@ -201,6 +223,8 @@ BROKEN: list[tuple[type[Method], str]] = [
     (GuessesInEval, "predictor_works"),
     (ClimbsTheLoss, "loss_falls"),
     (KnowsFourClasses, "any_number_of_classes"),
+    (KnowsOneChannel, "several_channels"),
+    (LooksAtOneChannel, "several_channels"),
     (DividesByTheClassSize, "absent_class"),
     (NeedsTwoPatches, "smallest_batch"),
     (ReadsTheLoss, "no_synchronisation"),
@@ -222,7 +246,7 @@ def test_a_broken_method_fails_exactly_its_rule(method: type[Method], rule: str)
 
 
 def test_every_rule_has_a_method_that_breaks_it() -> None:
-    assert {rule for _, rule in BROKEN} == {rule.__name__ for rule in RULES} == set(rule_descriptions())
+    assert {rule for _, rule in BROKEN} == {rule.__name__ for rule in RULES}
 
 
 def test_checking_leaves_the_random_state_alone() -> None:

@@ -9,7 +9,8 @@ from duomod.methods.base import Batch, MethodContext, Progress
 from duomod.methods.cps import CPS
 from duomod.methods.duomodnet import DAFR, DuoModNet, DuoModNetConfig, class_gains, jensen_shannon
 from duomod.methods.shared.two_networks import cross_pseudo_supervision
-from duomod.networks.vnet import VNet, initialise
+from duomod.networks.builder import initialise
+from duomod.networks.vnet import VNet
 
 
 def context(classes: int = 4) -> MethodContext:

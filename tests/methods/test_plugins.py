@@ -12,21 +12,28 @@ import numpy as np
 import pytest
 import torch
 
+from duomod.config import NetworkConfig
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.methods import registry
 from duomod.methods.conformance import check_method
-from duomod.preprocessing.geometry import Geometry
+from duomod.networks import registry as networks
+from duomod.networks.conformance import check_network
 from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
-from duomod.training.checkpoint import load_predictor
+from duomod.settings import checked
+from duomod.training.checkpoint import read_checkpoint
+from duomod.training.load import load_predictor
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
+NETWORK_PAGE = PAGE.with_name("add-a-network.md")
 
 
-def block(language: str) -> str:
-    """The page's only code block in a language."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+def block(language: str, page: Path = PAGE) -> str:
+    """A page's only code block in a language."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert len(found) == 1
     return str(found[0])
 
@@ -98,7 +105,7 @@ def train(data: Path, run: Path, **options: object) -> Path:
         "validation": {"every_epochs": 2},
     }
     always = {"gpu": "", "preset": "compact", "settings": settings, "labeled_count": 2}
-    return run_train(data_path=data, output_dir=run, **always, **options)
+    return run_train(checked(TrainSettings, {"data_path": data, "output_dir": run, **always, **options}))
 
 
 def test_a_separate_package_adds_a_method_that_conforms_and_trains(
@@ -132,12 +139,17 @@ def test_the_page_s_settings_are_a_methods(tmp_path: Path) -> None:
     assert cls.Config.preset("reference").model_dump()["decay"] == 0.999
 
 
-def broken_package(site: Path, name: str, module: str | None, target: str) -> None:
-    """Lay a package's metadata, and its module if it has one, into a folder as pip does."""
+def lay_metadata(site: Path, name: str, group: str, target: str) -> None:
+    """Lay a package's metadata into a folder as pip does."""
     metadata = site / f"{name}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
-    (metadata / "entry_points.txt").write_text(f"[duomod.methods]\n{name} = {target}\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(f"[duomod.{group}]\n{name} = {target}\n", encoding="utf-8")
+
+
+def broken_package(site: Path, name: str, module: str | None, target: str) -> None:
+    """Lay a package's metadata, and its module if it has one."""
+    lay_metadata(site, name, "methods", target)
     if module is not None:
         (site / f"{name}_module.py").write_text(module, encoding="utf-8")
 
@@ -194,3 +206,58 @@ def test_a_broken_file_is_named(code: str, reason: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.py: no such Python file"):
         registry.load_plugin(tmp_path / "nowhere.py")
+
+
+class TestNetworks:
+    """The network of docs/add-a-network.md, as a file and as a package."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "two_levels.py"
+        path.write_text(block("python", NETWORK_PAGE), encoding="utf-8")
+        return path
+
+    def test_the_page_s_network_conforms(self, file: Path) -> None:
+        assert not [r for r in check_network(networks.only_network(file)) if not r.passed]
+
+    def test_a_file_with_a_network_trains_any_method(self, file: Path, data: Path, tmp_path: Path) -> None:
+        best = train(data, tmp_path / "run", model="cps", plugin=file)
+        content = read_checkpoint(best)
+        predictor, info = load_predictor(best)
+        assert (info.method, info.network.name, info.networks) == ("cps", "TwoLevels", "2 x TwoLevels")
+        assert {key.split(".")[0] for key in content["A"]} == {"fine", "coarse", "up", "join", "head"}
+        assert predictor(torch.rand(1, 1, 9, 16, 16)).shape == (1, 2, 9, 16, 16)
+
+    def test_a_file_with_both_trains_its_method_with_its_network(self, file: Path, data: Path, tmp_path: Path) -> None:
+        both = tmp_path / "both.py"
+        both.write_text(f"{file.read_text(encoding='utf-8')}\n\n{block('python')}", encoding="utf-8")
+        _, info = load_predictor(train(data, tmp_path / "run", model="ict", plugin=both))
+        assert info.networks == "TwoLevels + teacher"
+
+    def test_what_the_network_cannot_offer_is_refused_before_anything_is_written(
+        self, file: Path, data: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError, match=r"the network TwoLevels cannot be built with several decoders.*unet"):
+            train(data, tmp_path / "run", model="dst", plugin=file)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_package_adds_a_network(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lay_metadata(file.parent, "two_levels", "networks", "two_levels:TwoLevels")
+        assert "two_levels" not in networks.network_names()
+        monkeypatch.syspath_prepend(str(file.parent))
+        assert "two_levels" in networks.network_names()
+        built = networks.build_network(NetworkConfig(name="two_levels", filters=4), 1, 3)
+        assert built.description == "TwoLevels"
+        sys.modules.pop("two_levels")
+
+    def test_a_broken_package_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lay_metadata(tmp_path, "wreck", "networks", "no_such_module_at_all:Network")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        with pytest.raises(InputError, match="network 'wreck' from the package entry point"):
+            networks.load_network("wreck")
+
+    def test_a_file_with_neither_is_named(self, data: Path, tmp_path: Path) -> None:
+        file = tmp_path / "neither.py"
+        file.write_text("x = 1\n", encoding="utf-8")
+        with pytest.raises(InputError, match="exactly one subclass of Method, found 0"):
+            train(data, tmp_path / "run", model="cps", plugin=file)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from duomod.losses.dice import dice_ce
-from duomod.methods.base import Batch, Method, Progress
+from duomod.methods.base import Batch, Method, Progress, describe_networks
 from duomod.methods.bcp import BCP
 from duomod.methods.conformance import Subject, progress, step_loss
-from duomod.methods.registry import load_method
+from duomod.methods.registry import load_method, method_names
+from duomod.methods.shared.mixing import to_cubes
 from duomod.methods.urpc import _rectified
+from duomod.networks.base import Network
 from duomod.sampling.batch import View
 from duomod.sampling.settings import ViewConfig, usual_view
 from duomod.sampling.views import with_views
@@ -160,17 +164,28 @@ class TestBCP:
         assert step_loss(task.build(), Batch(plain.image_l, plain.label_l, plain.unlabelled()[:1]), 50).isfinite()
 
 
+class Pointwise(Network):
+    """Sees one voxel at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride = (1, 1, 1)
+        self.body, self.head = torch.nn.Conv3d(1, 5, 1), torch.nn.Conv3d(5, 4, 1)
+
+    def encode_padded(self, x: Tensor) -> list[Tensor]:
+        return [self.body(x)]
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        return maps[-1]
+
+
 class TestMagicNet:
     def test_cubes_alone_of_a_pointwise_network_recover_the_whole(self) -> None:
         """A network that sees one voxel at a time cannot tell a cube from the whole, nor whose neighbour it was."""
         method = subject("magicnet").build()
-        pointwise = torch.nn.Module()
-        pointwise.features = torch.nn.Conv3d(1, 5, 1)
-        pointwise.head = torch.nn.Conv3d(5, 4, 1)
+        pointwise = Pointwise()
         x = torch.rand(4, 1, 16, 16, 16)
         expected = pointwise.head(pointwise.features(x))
-        from duomod.methods.shared.mixing import to_cubes
-
         method.model = pointwise
         method.location = torch.nn.Linear(5 * 8, 32)
         cubes = to_cubes(x, (2, 4, 4))
@@ -189,14 +204,13 @@ class TestMagicNet:
         assert pseudo.flatten().tolist() == [3, 1]
 
 
-OURS = ["mean_teacher", "fixmatch", "magicnet", "bcp", "simis", "crest", "upper_bound"]
-
-
-@pytest.mark.parametrize("network", ["resunet", "segresnet"])
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("network", ["unet", "resunet", "segresnet"])
+@pytest.mark.parametrize("name", method_names())
 def test_other_networks_work(name: str, network: str) -> None:
     task = subject(name)
     method = task.build(kind=network)
+    assert {"unet": "UNet", "resunet": "ResidualUNet", "segresnet": "SegResNet"}[network] in describe_networks(method)
+    assert "VNet" not in describe_networks(method)
     loss = step_loss(method, task.batch(), 50)
     torch.autograd.backward(loss)
     assert loss.isfinite()

@@ -10,11 +10,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from duomod.losses.class_weights import rlm_weights
+from duomod.losses.class_weights import distribution_weights, rlm_weights
+from duomod.losses.running_weights import INTERVAL, MOMENTUM, ClassWeights, follow_predictions
 from duomod.methods.conformance import Subject, progress
 from duomod.methods.registry import load_method
 from duomod.methods.shared.components import remove_small_components
-from duomod.methods.shared.imbalance import INTERVAL, MOMENTUM, ClassWeights, distribution_weights, follow_predictions
 from duomod.methods.shared.mixing import cube_grid, exchange, from_cubes, random_boxes, to_cubes
 from duomod.methods.shared.noise import clipped_gaussian
 from duomod.methods.shared.teacher import EMATeacher, decay_at

@@ -5,8 +5,10 @@ import torch
 
 from duomod.config import NetworkConfig
 from duomod.errors import InputError
+from duomod.networks.builder import initialise
 from duomod.networks.registry import build_network
-from duomod.networks.vnet import VNet, initialise, settings_from_state
+from duomod.networks.vnet import VNet
+from duomod.networks.vnet_published import settings_from_state
 
 
 def count(network: torch.nn.Module) -> int:

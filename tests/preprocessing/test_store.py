@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 
 
@@ -29,7 +30,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 continue
             (raw / kind).mkdir(exist_ok=True)
             sitk.WriteImage(sitk.GetImageFromArray(array), str(raw / kind / f"{case}.nii.gz"))
-    return run_preprocess(raw, tmp_path_factory.mktemp("out") / "store", num_classes=2, spacing=(1.0, 1.0, 1.0))
+    return run_preprocess(
+        PreprocessSettings(
+            data_path=raw,
+            output_path=tmp_path_factory.mktemp("out") / "store",
+            num_classes=2,
+            spacing=(1.0, 1.0, 1.0),
+        )
+    )
 
 
 def test_arrays_are_memory_maps_of_the_stored_types(folder: Path) -> None:
@@ -38,7 +46,38 @@ def test_arrays_are_memory_maps_of_the_stored_types(folder: Path) -> None:
     assert store.image("a").dtype == np.int16
     assert isinstance(store.label("a"), np.memmap)
     assert store.label("a").dtype == np.uint8
-    assert store.image("a").shape == store.label("a").shape == store.cases["a"].shape == (4, 5, 6)
+    assert store.label("a").shape == store.cases["a"].shape == (4, 5, 6)
+    assert store.image("a").shape == store.normalised("a").shape == (1, 4, 5, 6)
+
+
+def two_channels(folder: Path, copy: Path) -> Path:
+    """The store with a second channel, that of the first mirrored."""
+    shutil.copytree(folder, copy)
+    for file in (copy / "imagesTr").glob("*.npy"):
+        first = np.load(file)
+        np.save(file, np.stack([first, first[::-1]]))
+    index = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**index, "channels": 2}))
+    return copy
+
+
+def test_images_of_two_channels(folder: Path, tmp_path: Path) -> None:
+    store = Store.open(two_channels(folder, tmp_path / "two"))
+    assert store.channels == 2
+    assert isinstance(store.image("a"), np.memmap)
+    assert store.image("a").shape == (2, 4, 5, 6)
+    np.testing.assert_array_equal(store.normalised("a")[1], Store.open(folder).normalised("a")[0, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"), [(3, r"array of shape \(2, 4, 5, 6\), expected \(3, 4, 5, 6\)"), (0, "channels 0")]
+)
+def test_channels_that_are_not_there_are_named(folder: Path, tmp_path: Path, channels: int, message: str) -> None:
+    copy = two_channels(folder, tmp_path / "two")
+    index = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**index, "channels": channels}))
+    with pytest.raises(InputError, match=message):
+        Store.open(copy).image("a")
 
 
 def test_normalised_goes_through_the_window(folder: Path) -> None:

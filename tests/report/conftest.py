@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from duomod.evaluation.evaluate import run_evaluate
+from duomod.evaluation.settings import EvaluateSettings
 
 METHODS = ("supervised", "cps", "duomodnet")
 CLASSES = ("background", "liver", "gallbladder", "adrenal")
@@ -69,6 +70,7 @@ def write_runs(root: Path, methods: tuple[str, ...] = METHODS, metrics: tuple[st
             (folder / "predictions" / "prediction.json").write_text(json.dumps({"settings": {}, "scans": scans}))
             (folder / "config.yaml").write_text(
                 f"model: {method}\nseed: {seed}\nsplit:\n  labelled: [x, y]\nmethod:\n  strength: {number}\n"
+                f"networks: {'VNet' if method == 'supervised' else '2 x VNet'}\n"
             )
             (folder / "train_manifest.json").write_text(
                 json.dumps({"steps": 40, "seconds": 90.0 + number, "best_validation_dice": 0.5 + number / 10})
@@ -80,11 +82,13 @@ def write_runs(root: Path, methods: tuple[str, ...] = METHODS, metrics: tuple[st
             text = "\n".join(map(json.dumps, lines)) + '\n{"step": 40, "lo'
             (folder / "metrics.jsonl").write_text(text)
             run_evaluate(
-                folder / "predictions",
-                root / "labels",
-                output_csv=folder / "result.csv",
-                dataset=str(spec),
-                metrics=metrics,
+                EvaluateSettings(
+                    pred_path=folder / "predictions",
+                    gt_path=root / "labels",
+                    output_csv=folder / "result.csv",
+                    dataset=str(spec),
+                    metrics=metrics,
+                )
             )
     return root / "runs"
 

@@ -122,12 +122,13 @@ class TestCarrying:
 
     def test_between_two_moved_views_is_as_through_the_patch(self) -> None:
         made = views(batch(), weak=[], first=[TURN], second=[FLIP_X, TURN])
-        smooth = torch.nn.functional.avg_pool3d(torch.rand(2, 4, 20, 20, 20), 5, 1, 2)
+        noise = torch.rand(2, 4, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+        smooth = torch.nn.functional.avg_pool3d(noise, 5, 1, 2)
         direct = made["first"].carry_scores(made["weak"].carry_scores(smooth, made["first"]), made["second"])
         expected = made["weak"].carry_scores(smooth, made["second"])
         inside = (slice(None), slice(None), *[slice(7, 13)] * 3)
         torch.testing.assert_close(direct[inside], expected[inside], atol=0.04, rtol=0)
-        assert (direct[inside] - smooth[inside]).abs().max() > 0.1
+        assert (direct[inside] - smooth[inside]).abs().max() > 0.06
 
     def test_scores_that_need_a_gradient_keep_it(self) -> None:
         made = views(batch(), weak=[], moved=[TURN, FLIP_X])

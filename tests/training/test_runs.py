@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.errors import InputError
+from duomod.inference.predict import run_predict
+from duomod.inference.settings import PredictSettings
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.training.checkpoint import load_predictor, read_checkpoint
+from duomod.preprocessing.settings import PreprocessSettings
+from duomod.settings import checked
+from duomod.training.checkpoint import read_checkpoint
+from duomod.training.load import load_predictor
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {
@@ -34,13 +43,15 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    return run_preprocess(write_phantom(folder / "raw", cases=8, seed=0, preset="tiny"), folder / "data")
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data"))
 
 
 def train(data: Path, output: Path, model: str = "duomodnet", **changes: Any) -> Path:
     settings = {**SMALL, **changes.pop("settings", {})}
     options = {"labeled_count": 2, "gpu": "", "preset": "compact", **changes}
-    return run_train(model=model, data_path=data, output_dir=output, settings=settings, **options)
+    given = {"model": model, "data_path": data, "output_dir": output, "settings": settings, **options}
+    return run_train(checked(TrainSettings, given))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -67,6 +78,79 @@ def test_the_reference_preset_takes_a_method_s_own_training_settings_and_a_final
     assert runs["slcnet"]["optim"]["schedule"] == "poly"
     assert not runs["slcnet"]["final_epoch"]
     assert runs["dmd"]["validation"]["patience"] == 49
+
+
+def test_a_run_records_and_prints_the_networks_it_trains(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = train(data, tmp_path / "run", "dst", settings={"network": {"name": "unet", "filters": 4, "levels": 3}})
+    networks = "2 x UNet with 3 decoders"
+    assert load_predictor(best)[1].networks == networks
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["networks"] == networks
+    assert json.loads((tmp_path / "run" / "train_manifest.json").read_text())["networks"] == networks
+    assert f"{networks} of " in capsys.readouterr().err
+
+
+def test_a_network_that_cannot_be_had_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("einops", reason="SwinUNETR needs einops")
+    with pytest.raises(InputError, match="swinunetr cannot be built with several decoders"):
+        train(data, tmp_path / "run", "skcdf", settings={"network": {"name": "swinunetr", "filters": 8}})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_begun_when_the_network_was_ignored_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Before, this method trained a V-Net where the settings said U-Net; nothing recorded it."""
+    unet = {"network": {"name": "unet", "filters": 4, "levels": 3}}
+    train(data, tmp_path / "old", "urpc")
+    train(data, tmp_path / "run", "urpc", settings=unet)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    del config["networks"]
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    old = read_checkpoint(tmp_path / "old" / "ckpts" / "last.pth")
+    info = json.loads(old["duomod"])
+    info["network"]["name"] = "unet"
+    del info["networks"]
+    torch.save({**old, "duomod": json.dumps(info)}, tmp_path / "run" / "ckpts" / "last.pth")
+    (tmp_path / "run" / "train_manifest.json").unlink()
+    with pytest.raises(InputError, match="begun with the network vnet, but now the method builds UNet"):
+        train(data, tmp_path / "run", "urpc", settings=unet, resume=True)
+
+
+@pytest.fixture(scope="module")
+def two_channels(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data with a second channel: the first, upside down."""
+    copy = tmp_path_factory.mktemp("two") / "data"
+    shutil.copytree(data, copy)
+    for file in copy.glob("images*/*.npy"):
+        array = np.load(file)
+        np.save(file, np.stack([array, array[::-1]]))
+    index = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**index, "channels": 2}))
+    return copy
+
+
+@pytest.mark.parametrize("model", ["cps", "slcnet", "fixmatch"])
+def test_two_channels_from_the_store_to_the_prediction(
+    data: Path, two_channels: Path, tmp_path: Path, model: str
+) -> None:
+    best = train(two_channels, tmp_path / "run", model)
+    predictor, info = load_predictor(best)
+    assert info.in_channels == 2
+    image = torch.rand(1, 2, 16, 16, 16)
+    changed = torch.cat([image[:, :1], 1 - image[:, 1:]], dim=1)
+    with torch.no_grad():
+        assert not torch.equal(predictor(image), predictor(changed))
+
+    def predict(**source: Path) -> Path:
+        given = {"model_path": best, "output_path": tmp_path / "out", "gpu": "", **source}
+        return run_predict(checked(PredictSettings, given))
+
+    written = predict(npy_path=two_channels / "imagesVa")
+    assert len(list(written.glob("*.nii.gz"))) == len(list((two_channels / "imagesVa").glob("*.npy"))) > 0
+    with pytest.raises(InputError, match="images of 1 channel, but the model takes 2"):
+        predict(npy_path=data / "imagesVa")
+    with pytest.raises(InputError, match="images of 1 channel, but the model takes 2"):
+        predict(input_path=data.parent / "raw" / "imagesVa")
 
 
 @pytest.mark.parametrize("preset", ["reference", "compact"])
@@ -214,7 +298,7 @@ class TestWrongUse:
 
     def test_a_missing_split_lists_those_there_are(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="labeled_5p"):
-            train(data, tmp_path / "run", labeled_count=None, split_name="labeled_7x")
+            train(data, tmp_path / "run", labeled_count=None, split="labeled_7x")
 
     def test_a_folder_that_is_not_preprocessed_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "raw").mkdir()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import math
+import json
 import pickle
 from pathlib import Path
 
@@ -13,13 +13,10 @@ from duomod.errors import InputError
 from duomod.methods.base import MethodContext
 from duomod.methods.cps import CPS
 from duomod.networks.vnet import VNet
-from duomod.training.checkpoint import (
-    ModelInfo,
-    build_method,
-    load_predictor,
-    read_checkpoint,
-    save_checkpoint,
-)
+from duomod.training.build import build_method, with_networks
+from duomod.training.checkpoint import INFO_KEY, read_checkpoint, save_checkpoint
+from duomod.training.load import load_predictor
+from duomod.training.model_info import ModelInfo
 from duomod.training.optim import learning_rate
 from duomod.training.precision import (
     ShallowSafeConv3d,
@@ -28,7 +25,6 @@ from duomod.training.precision import (
     guard_shallow_convolutions,
     shallow_bf16_is_broken,
 )
-from duomod.training.validate import case_dice
 
 
 class TestSchedules:
@@ -107,17 +103,6 @@ class TestPrecision:
         assert isinstance(network[0], ShallowSafeConv3d) == shallow_bf16_is_broken()
 
 
-class TestDice:
-    def test_known_by_hand(self) -> None:
-        truth = torch.tensor([[[0, 1, 1, 2]]], dtype=torch.uint8).numpy()
-        prediction = torch.tensor([[[0, 1, 0, 0]]], dtype=torch.uint8).numpy()
-        dice = case_dice(prediction, truth, 4)
-        assert dice[0] == pytest.approx(2 / 4)
-        assert dice[1] == pytest.approx(2 / 3)
-        assert dice[2] == 0
-        assert math.isnan(dice[3])
-
-
 def small_info(**changes: object) -> ModelInfo:
     config = train_config(
         "default", {"network": {"filters": 4, "levels": 3, "dropout_last": 0, "dropout_bottleneck": 0}}
@@ -144,6 +129,40 @@ class TestCheckpoints:
         assert (info.num_classes, info.network.filters, info.method) == (5, 4, "cps")
         x = torch.rand(1, 1, 16, 16, 16)
         torch.testing.assert_close(predictor(x), method.predictor()(x))
+
+    @pytest.mark.parametrize("method", ["dst", "dycon", "skcdf", "urpc"])
+    def test_older_checkpoints_of_methods_that_ignored_the_network_load(self, tmp_path: Path, method: str) -> None:
+        """With the preset compact they said U-Net, but held V-Nets."""
+        trained = build_method(small_info(method=method)).eval()
+        said = small_info(method=method)
+        said = said.model_copy(update={"network": said.network.model_copy(update={"name": "unet"})})
+        save_checkpoint(tmp_path / "a.pth", trained, said)
+        content = torch.load(tmp_path / "a.pth", weights_only=True)
+        facts = json.loads(content[INFO_KEY])
+        for newer in ("networks", "in_channels"):
+            del facts[newer]
+        torch.save({**content, INFO_KEY: json.dumps(facts)}, tmp_path / "a.pth")
+        predictor, info = load_predictor(tmp_path / "a.pth")
+        assert (info.network.name, info.in_channels) == ("vnet", 1)
+        x = torch.rand(1, 1, 8, 8, 8)
+        torch.testing.assert_close(predictor(x), trained.predictor()(x))
+
+    @pytest.mark.parametrize(
+        ("method", "networks"),
+        [
+            ("cps", "2 x UNet"),
+            ("dst", "2 x UNet with 3 decoders"),
+            ("dycon", "UNet with projection + teacher"),
+            ("skcdf", "UNet with attention and 2 decoders"),
+            ("urpc", "UNet"),
+        ],
+    )
+    def test_the_networks_that_were_built_are_recorded(self, method: str, networks: str) -> None:
+        compact = train_config("compact", {"network": {"filters": 4, "levels": 3}}).network
+        info = small_info(method=method, network=compact)
+        before = torch.get_rng_state()
+        assert with_networks(info).networks == networks
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"nothing\.pth: no such checkpoint"):

@@ -10,13 +10,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from duomod.datasets.scan import image_problems, is_nifti, read_image
+from duomod.datasets.case_names import is_nifti
+from duomod.datasets.grid import Geometry, read_geometry
+from duomod.datasets.scan import image_problems, read_image
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
 from duomod.inference.dicom import Series, find_series, read_series
 from duomod.preprocessing.case import working_volume
-from duomod.preprocessing.geometry import Geometry, read_geometry
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import CaseRecord, Store
 
@@ -32,7 +33,7 @@ class Case:
         original: Grid of the scan, on which the result will lie.
         identity: Another text for another or a changed input.
         scan: The scan's NIfTI file, whose header the result takes over; None if there is none.
-        load: Returns what the network sees, (D, H, W) float32 in [0, 1], and its grid.
+        load: Returns what the network sees, (C, D, H, W) float32 in [0, 1], and its grid.
     """
 
     case_id: str
@@ -46,10 +47,10 @@ def network_volume(image: sitk.Image, spec: DatasetSpec, modality: Modality) -> 
     """Preprocess a raw scan as ``duomod preprocess`` does, and normalise it.
 
     Returns:
-        Array (D, H, W) float32 in [0, 1], and its grid: RAS, at the spacing of ``spec``.
+        Array (1, D, H, W) float32 in [0, 1], and its grid: RAS, at the spacing of ``spec``.
     """
     array, working = working_volume(image, modality, spec.spacing)
-    return normalise(array, modality, spec.window), working
+    return normalise(array, modality, spec.window)[None], working
 
 
 def store_of(npy_path: Path) -> tuple[Store, str | None]:
@@ -146,14 +147,12 @@ def _split_list(folder: Path, split: str) -> tuple[str, ...]:
 
 
 def _preprocessed(store: Store, record: CaseRecord, window: tuple[float, float], scans: Path | None) -> Case:
-    shape = store.image(record.case_id).shape
-    if shape != record.working.shape:
-        raise InputError(f"{store.folder}: {record.case_id}: array of shape {shape}, expected {record.working.shape}")
+    store.image(record.case_id)  # readable, and of the right shape
     scan, original = None, record.original
     if scans is not None:
         scan = _raw_scan(scans, record)
         original = read_geometry(scan)
-        differences = original.matches(record.original)
+        differences = original.differences(record.original)
         if differences:
             raise InputError(f"{scan}: not the scan that was preprocessed: {'; '.join(differences)}; preprocess again")
 

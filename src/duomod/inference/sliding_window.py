@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Blending = Literal["uniform", "gaussian"]
+from duomod.inference.settings import Blending
+
 Index3 = tuple[int, int, int]
 
 
@@ -42,8 +42,8 @@ def predict_probabilities(
     volume: NDArray[np.float32] | Tensor,
     patch: Index3,
     *,
-    overlap: float = 0.5,
-    blending: Blending = "uniform",
+    overlap: float,
+    blending: Blending,
     batch_size: int = 1,
     amp_dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
@@ -51,12 +51,13 @@ def predict_probabilities(
     """Class probabilities of a whole volume, the weighted mean over overlapping windows.
 
     Softmax is taken per window (not again, for a model with the attribute ``outputs_probabilities = True``). Axes
-    shorter than the patch are zero-padded at their end. Needs 4 (C + 2) bytes per voxel of the (padded) volume on the
-    device: the sum, the weights and the volume, in float32 whatever ``amp_dtype``; besides what a forward pass needs.
+    shorter than the patch are zero-padded at their end. Needs 4 (C + 1 + channels) bytes per voxel of the (padded)
+    volume on the device: the sum, the weights and the volume, in float32 whatever ``amp_dtype``; besides what a forward
+    pass needs.
 
     Args:
-        model: (B, 1, D, H, W) to (B, C, D, H, W), in eval mode.
-        volume: (D, H, W) float32 in [0, 1].
+        model: (B, channels, D, H, W) to (B, C, D, H, W), in eval mode.
+        volume: (channels, D, H, W) float32 in [0, 1]; (D, H, W) is one channel.
         patch: Window in voxels, z y x.
         overlap: Share of a window that its neighbour covers too, in [0, 1).
         blending: See :func:`window_weights`.
@@ -69,24 +70,26 @@ def predict_probabilities(
     """
     device = torch.device(device)
     image = torch.as_tensor(volume, dtype=torch.float32).to(device)
-    size = image.shape
+    if image.ndim == 3:
+        image = image[None]
+    size = image.shape[1:]
     padding = [p for s, n in zip(reversed(size), reversed(patch), strict=True) for p in (0, max(n - s, 0))]
     if any(padding):
         image = nn.functional.pad(image, padding)
     weights = window_weights(patch, blending).to(device)
     ready = getattr(model, "outputs_probabilities", False)
     total: Tensor | None = None
-    seen = torch.zeros(image.shape, device=device)
-    along_z, along_y, along_x = (window_starts(s, n, overlap) for s, n in zip(image.shape, patch, strict=True))
+    seen = torch.zeros(image.shape[1:], device=device)
+    along_z, along_y, along_x = (window_starts(s, n, overlap) for s, n in zip(seen.shape, patch, strict=True))
     starts = list(product(along_z, along_y, along_x))
     for group in _groups(starts, batch_size):
         regions = [tuple(slice(a, a + n) for a, n in zip(start, patch, strict=True)) for start in group]
-        windows = torch.stack([image[region] for region in regions])[:, None]
+        windows = torch.stack([image[(slice(None), *region)] for region in regions])
         with torch.autocast(device.type, dtype=amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
             output = model(windows)
         probabilities = output.float() if ready else output.float().softmax(1)
         if total is None:
-            total = torch.zeros((probabilities.shape[1], *image.shape), device=device)
+            total = torch.zeros((probabilities.shape[1], *seen.shape), device=device)
         for region, window in zip(regions, probabilities, strict=True):
             if blending == "uniform":
                 total[(slice(None), *region)] += window

@@ -53,6 +53,12 @@ def rlm_weights(distribution: Tensor, floor: float = 0.2, ceiling: float = 1.0) 
     return weight, weight.sqrt().clamp(max=2.0)
 
 
+def distribution_weights(distribution: Tensor) -> Tensor:
+    """DistDW (DHC): w_c = C ln(max n / n_c) / max_c ln(max n / n_c), for shares or counts (C,)."""
+    rarity = ((distribution.max() + 1e-8) / (distribution + 1e-8)).log()
+    return len(distribution) * rarity / rarity.max().clamp(min=1e-8)
+
+
 def descending_ranks(values: Tensor) -> Tensor:
     """Rank of each entry, the largest first: 0 .. N-1. Ties keep their order."""
     order = values.argsort(descending=True, stable=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class AdshConfig(MethodConfig):
@@ -29,7 +29,7 @@ class AdshConfig(MethodConfig):
         "loss", description="rejected voxels: their loss does not count, or rejected channels' logits become 0"
     )
 
-    reference: ClassVar[Any] = {
+    reference: ClassVar = {
         **MethodConfig.reference,
         "counted": "all",
         "refresh": "quarter_epoch",
@@ -87,7 +87,7 @@ class AdaptiveThresholds(nn.Module):
         return ((at_least > rank.unsqueeze(1)).sum(1) - 1).clamp(min=0) / bins
 
 
-class Adsh(TwoNetworks):
+class Adsh(TwoNetworks[AdshConfig]):
     """CPS on voxels whose pseudo-label is confident for its class: [p_k(v) > threshold_k] (METHODS 4.6)."""
 
     Config = AdshConfig
@@ -99,11 +99,10 @@ class Adsh(TwoNetworks):
         summary="CPS on confident voxels, with thresholds that accept the same share of every class",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: AdshConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(AdshConfig, config)
-        self.accepts_a = AdaptiveThresholds(context.num_classes, self.settings)
-        self.accepts_b = AdaptiveThresholds(context.num_classes, self.settings)
+        self.accepts_a = AdaptiveThresholds(context.num_classes, self.config)
+        self.accepts_b = AdaptiveThresholds(context.num_classes, self.config)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
@@ -122,7 +121,7 @@ class Adsh(TwoNetworks):
     def _taught(self, logits: Tensor, teacher: Tensor, thresholds: Tensor) -> Tensor:
         """CE(z, argmax of the other) on accepted voxels, mean over all voxels."""
         confidence, target = teacher.max(1)
-        if self.settings.rejects == "logits":
+        if self.config.rejects == "logits":
             accepted = teacher > thresholds.view(1, -1, 1, 1, 1)
             return functional.cross_entropy(logits * accepted, target)
         loss = functional.cross_entropy(logits, target, reduction="none")

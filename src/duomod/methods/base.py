@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Generic
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
-from duomod.config import CountsFrom
 from duomod.errors import InputError
-from duomod.losses.dice import AbsentClass, dice_ce
+from duomod.losses.dice import dice_ce
 from duomod.losses.ramps import sigmoid_rampup
-from duomod.methods.shared.imbalance import ClassWeights, WeightRule, follow_predictions
+from duomod.losses.running_weights import ClassWeights, follow_predictions
+from duomod.methods.settings import MethodConfig as MethodConfig
+from duomod.methods.settings import Preset as Preset
+from duomod.networks.base import Encoder
+from duomod.networks.builder import NetworkBuilder
 from duomod.sampling.batch import Batch as Batch
-from duomod.sampling.settings import ViewConfig, usual_view
-
-Preset = Literal["default", "reference"]
+from duomod.sampling.settings import ViewConfig
 
 
 @dataclass(frozen=True)
@@ -48,78 +48,27 @@ class StepOutput:
     parts: dict[str, Tensor]
 
 
-class NetworkBuilder(Protocol):
-    """Builds the network the user chose, with as many classes as the data set has."""
-
-    def __call__(
-        self,
-        init: Literal["kaiming", "xavier", "default"] = "default",
-        *,
-        in_channels: int = 1,
-        kind: str | None = None,
-    ) -> Any: ...
-
-
 @dataclass(frozen=True)
 class MethodContext:
     """What a method may know of the run when it is built.
 
-    ``class_counts``: (C,) float64 voxel counts of the labelled training data, background first; of all volumes unless
-    the method's ``counts_from`` says otherwise.
+    Attributes:
+        num_classes: Classes, background included.
+        class_counts: (C,) float64 voxel counts of the labelled training data, background first; of all volumes unless
+            the method's ``counts_from`` says otherwise.
+        build_network: Builds the network the user chose, with as many channels and classes as the data have.
+        in_channels: Channels of the images.
     """
 
     num_classes: int
     class_counts: Tensor
     build_network: NetworkBuilder
+    in_channels: int = 1
 
     def class_distribution(self) -> Tensor:
         """(C,) float32: the labelled volumes' share of each class."""
         counts = self.class_counts.double()
         return (counts / counts.sum().clamp(min=1)).float()
-
-
-class MethodConfig(BaseModel):
-    """Settings every method has. A method's own settings are fields of its subclass; the values are the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    consistency_weight: float = Field(0.1, ge=0, description="largest weight of the unsupervised term")
-    rampup: float = Field(0.3, ge=0, description="length of its ramp-up; below 1: a share of training, else epochs")
-    absent_class: AbsentClass = "penalise"
-    class_weights: WeightRule = Field(
-        "none", description="weights of the supervised losses by class frequency: rlm (DuoMod-Net's) or dhc (DistDW)"
-    )
-
-    counts_from: CountsFrom = Field(
-        "volumes", description="labelled data whose class counts a method starts from: all, the first four, or crops"
-    )
-
-    #: Fields that differ from the class's defaults under ``--preset reference``.
-    reference: ClassVar[Mapping[str, Any]] = {"rampup": 150, "absent_class": "constant"}
-    #: Training settings of ``--preset reference`` that the method's published code has for itself.
-    reference_training: ClassVar[Mapping[str, Any]] = {}
-
-    def view(self, name: str) -> ViewConfig:
-        """How a view is made that the method declares; by default as :func:`usual_view` says.
-
-        Raises:
-            ValueError: the method declares a view that nobody describes.
-        """
-        return usual_view(name)
-
-    @classmethod
-    def preset(cls, name: Preset, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Return the settings of a preset, with single fields replaced.
-
-        Raises:
-            InputError: lists every unknown or invalid field by name.
-        """
-        try:
-            return cls(**{**(cls.reference if name == "reference" else {}), **(overrides or {})})
-        except ValidationError as error:
-            raise InputError(
-                [f"method setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            ) from None
 
 
 @dataclass(frozen=True)
@@ -132,8 +81,15 @@ class MethodInfo:
     summary: str
 
 
-class Method(nn.Module):
-    """Base of all methods. State lives in sub-modules and buffers, so saving and resuming need no code."""
+ConfigT = TypeVar("ConfigT", bound=MethodConfig, default=MethodConfig, covariant=True)
+
+
+class Method(nn.Module, Generic[ConfigT]):
+    """Base of all methods. State lives in sub-modules and buffers, so saving and resuming need no code.
+
+    A method with settings of its own names their class twice: ``class Mine(Method[MineConfig])`` for whoever reads
+    ``self.config``, and ``Config = MineConfig`` for whoever makes one.
+    """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     info: ClassVar[MethodInfo]
@@ -146,7 +102,7 @@ class Method(nn.Module):
     #: Whether ``class_weights`` may be switched on: not where the method weights its classes itself.
     accepts_class_weights: ClassVar[bool] = True
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: ConfigT, context: MethodContext) -> None:
         super().__init__()
         self.config = config
         self.num_classes = context.num_classes
@@ -170,7 +126,7 @@ class Method(nn.Module):
         """Called after the optimizer's step: EMA and the like."""
 
     def predictor(self) -> nn.Module:
-        """The module that maps an image (B, 1, D, H, W) to logits (B, C, D, H, W); all that inference needs."""
+        """What inference needs: a module that maps images (B, in_channels, D, H, W) to logits (B, C, D, H, W)."""
         raise NotImplementedError
 
     def published_modules(self) -> dict[str, nn.Module]:
@@ -218,6 +174,20 @@ class Method(nn.Module):
     def consistency_weight(self, progress: Progress) -> float:
         """Weight of the unsupervised term at this step (METHODS 1.3)."""
         return self.config.consistency_weight * sigmoid_rampup(progress.epoch, epochs(self.config.rampup, progress))
+
+
+def describe_networks(method: Method) -> str:
+    """The networks that a method built, in words, such as ``2 x VNet`` or ``UNet with projection + teacher``."""
+    trained: dict[str, int] = {}
+    followers = 0
+    for module in {id(m): m for m in method.published_modules().values()}.values():
+        if any(p.requires_grad for p in module.parameters()):
+            kind = module.description if isinstance(module, Encoder) else type(module).__name__
+            trained[kind] = trained.get(kind, 0) + 1
+        else:
+            followers += 1
+    words = [kind if count == 1 else f"{count} x {kind}" for kind, count in trained.items()]
+    return " + ".join([*words, *(["teacher"] if followers else [])])
 
 
 def epochs(length: float, progress: Progress) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.losses.dice import one_hot
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
+from duomod.methods.base import Batch, MethodInfo, Progress, StepOutput, epochs
 from duomod.methods.shared.components import remove_small_components
 from duomod.methods.shared.mixing import random_boxes
-from duomod.methods.shared.teacher import EMATeacher
+from duomod.methods.skeletons import StudentAndTeacher, TeacherConfig
 
 
-class BCPConfig(MethodConfig):
+class BCPConfig(TeacherConfig):
     """Settings of BCP. ``consistency_weight`` is the weight of pseudo-labelled voxels; the paper ramps nothing."""
 
     consistency_weight: float = Field(0.5, ge=0, description="weight of voxels that come from an unlabelled patch")
@@ -26,15 +26,14 @@ class BCPConfig(MethodConfig):
         0.12, ge=0, description="copy-paste among labelled patches first; below 1: a share of training, else epochs"
     )
     decay: float = Field(0.99, ge=0, lt=1, description="momentum of the teacher that makes the pseudo-labels")
-    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
     component_share: float = Field(
         0.3, ge=0, le=1, description="pseudo-labels keep components of at least this share of the class's largest one"
     )
 
-    reference: ClassVar[Any] = {"absent_class": "constant", "copy_buffers": False, "component_share": 1.0}
+    reference: ClassVar = {"absent_class": "constant", "copy_buffers": False, "component_share": 1.0}
 
 
-class BCP(Method):
+class BCP(StudentAndTeacher[BCPConfig]):
     """Mixed patches x_l M + x_u (1 - M) and x_u M + x_l (1 - M) with labels mixed alike; M is 0 in a box (eq. 1-8)."""
 
     Config = BCPConfig
@@ -45,18 +44,12 @@ class BCP(Method):
         summary="boxes are pasted between labelled and unlabelled patches; a teacher labels the unlabelled voxels",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.settings = cast(BCPConfig, config)
-        self.model = context.build_network("kaiming")
-        self.teacher = EMATeacher(self.model)
-
     def _pretraining(self, progress: Progress) -> bool:
-        return progress.epoch < epochs(self.settings.pretraining, progress)
+        return progress.epoch < epochs(self.config.pretraining, progress)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         image, label = batch.image_l, batch.label_l
-        box = random_boxes(image, self.settings.box, self.settings.box)
+        box = random_boxes(image, self.config.box, self.config.box)
         inside = box.squeeze(1)
         if self._pretraining(progress):
             mixed, target = torch.where(box, image.roll(1, 0), image), torch.where(inside, label.roll(1, 0), label)
@@ -65,7 +58,7 @@ class BCP(Method):
         image_u = _matched(batch.unlabelled(), len(image))
         with torch.no_grad():
             pseudo = self.teacher(image_u).float().argmax(1)
-            pseudo = remove_small_components(pseudo, self.num_classes, self.settings.component_share)
+            pseudo = remove_small_components(pseudo, self.num_classes, self.config.component_share)
         # The two directions take different partners where the batch has more than one patch.
         inward, outward = torch.where(box, image_u, image), torch.where(box, image.roll(1, 0), image_u)
         z_in, z_out = self.model(torch.cat([inward, outward])).float().chunk(2)
@@ -94,15 +87,11 @@ class BCP(Method):
 
     def after_step(self, progress: Progress) -> None:
         # Until pre-training ends the teacher is the student, so that both start the second stage alike.
-        decay = 0.0 if self._pretraining(progress) else self.settings.decay
-        self.teacher.update(self.model, decay, self.settings.copy_buffers or decay == 0.0)
+        decay = 0.0 if self._pretraining(progress) else self.config.decay
+        self.teacher.update(self.model, decay, self.config.copy_buffers or decay == 0.0)
 
     def predictor(self) -> nn.Module:
-        network: nn.Module = self.model
-        return network
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema_model": self.teacher.network}
+        return self.model
 
 
 def _matched(image: Tensor, count: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class CLDConfig(MethodConfig):
@@ -25,7 +25,7 @@ class CLDConfig(MethodConfig):
     )
     label_weights: bool = Field(True, description="weigh classes by (max n / n_c)^(1/3), n from the labelled scans")
 
-    reference: ClassVar[Any] = {
+    reference: ClassVar = {
         **MethodConfig.reference,
         "keep": "easy",
         "initial": "random",
@@ -77,7 +77,7 @@ class ConfidenceBank(nn.Module):
         return (torch.rand(predicted.shape, device=predicted.device) < probability[predicted]).float()
 
 
-class CLD(TwoNetworks):
+class CLD(TwoNetworks[CLDConfig]):
     """CPS whose cross-entropy counts sampled voxels only, more of classes with little confidence (METHODS 4.7).
 
     The paper's class weights are part of it; its crops around rare classes are what balanced sampling does for all.
@@ -94,11 +94,10 @@ class CLD(TwoNetworks):
     )
     weight: Tensor
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: CLDConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(CLDConfig, config)
-        self.bank_a = ConfidenceBank(context.num_classes, self.settings)
-        self.bank_b = ConfidenceBank(context.num_classes, self.settings)
+        self.bank_a = ConfidenceBank(context.num_classes, self.config)
+        self.bank_b = ConfidenceBank(context.num_classes, self.config)
         counts = context.class_counts.float()
         # a class without a labelled voxel weighs as much as the rarest that has one
         counts = torch.where(counts > 0, counts, torch.where(counts > 0, counts, torch.inf).min())
@@ -111,7 +110,7 @@ class CLD(TwoNetworks):
         ya, yb = za.detach().argmax(1), zb.detach().argmax(1)
         self.bank_a.update(za[:labelled].detach().softmax(1), batch.label_l, progress.step)
         self.bank_b.update(zb[:labelled].detach().softmax(1), batch.label_l, progress.step)
-        weight = self.weight if self.settings.label_weights else torch.ones_like(self.weight)
+        weight = self.weight if self.config.label_weights else torch.ones_like(self.weight)
         # Dice weights have mean one, so that the two halves of the loss stay in proportion
         dice_weight = weight / weight.mean()
         supervised = self.supervised_loss(za[:labelled], batch.label_l, weight, dice_weight) + self.supervised_loss(

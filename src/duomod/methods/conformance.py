@@ -1,6 +1,6 @@
 """What every method must do, checked on tiny random input. ``duomod check-method NAME`` runs it; so do our tests.
 
-One function per rule; it raises :class:`ConformanceError` with words that say what is wrong. A method that passes can
+A method that passes can
 be trained, resumed, validated and used for prediction by the rest of the package.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from duomod.config import NetworkConfig
+from duomod.conformance import ConformanceError, Result, check_rules, demand, first_of
+from duomod.losses.running_weights import evaluating
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Progress
-from duomod.methods.shared.imbalance import evaluating
-from duomod.networks.registry import build_network
-from duomod.networks.vnet import initialise
+from duomod.methods.registry import load_method, load_plugin
+from duomod.methods.settings import CheckMethodSettings
+from duomod.networks.builder import NetworkBuilder
 from duomod.sampling.batch import View
 from duomod.sampling.views import with_views
 
@@ -33,47 +36,32 @@ STAGES = (0, 50, 99)  # steps of 100: the beginning, the middle and the end of t
 
 
 @dataclass(frozen=True)
-class Result:
-    """Outcome of one rule."""
-
-    rule: str
-    passed: bool
-    message: str = ""
-
-
-class ConformanceError(Exception):
-    """A method breaks a rule; the message says how."""
-
-
-@dataclass(frozen=True)
 class Subject:
     """The method under test."""
 
     cls: type[Method]
     config: MethodConfig
 
-    def build(self, classes: int = CLASSES, seed: int = 0, kind: str = NETWORK.name) -> Method:
+    def build(self, classes: int = CLASSES, seed: int = 0, kind: str = NETWORK.name, channels: int = 1) -> Method:
         """The method with fresh weights, in train mode; ``kind`` is the network the user would have chosen."""
         chosen = NETWORK.model_copy(update={"name": kind})
-
-        def network(init: Any = "default", *, in_channels: int = 1, kind: str | None = None) -> Any:
-            settings = chosen.model_copy(update={"name": kind}) if kind else chosen
-            return initialise(build_network(settings, in_channels, classes), init)
-
         torch.manual_seed(seed)
         # Each class half as frequent as the one before it.
         counts = 1e6 * 0.5 ** torch.arange(classes, dtype=torch.float64)
-        return self.cls(self.config, MethodContext(classes, counts, network)).train()
+        context = MethodContext(classes, counts, NetworkBuilder(chosen, channels, classes), channels)
+        return self.cls(self.config, context).train()
 
-    def batch(self, classes: int = CLASSES, patches: int = 2, present: Sequence[int] | None = None) -> Batch:
+    def batch(
+        self, classes: int = CLASSES, patches: int = 2, present: Sequence[int] | None = None, channels: int = 1
+    ) -> Batch:
         """Random images, and labels in boxes that the images show."""
         generator = torch.Generator().manual_seed(1)
         allowed = torch.tensor(range(classes) if present is None else present)
         blocks = allowed[torch.randint(len(allowed), (patches, 4, 4, 4), generator=generator)]
         label = blocks.repeat_interleave(4, 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
-        noise = 0.1 * torch.rand((patches, 1, *PATCH), generator=generator)
+        noise = 0.1 * torch.rand((patches, channels, *PATCH), generator=generator)
         image = 0.9 * label.unsqueeze(1) / max(classes - 1, 1) + noise
-        other = torch.rand((patches, 1, *PATCH), generator=generator)
+        other = torch.rand((patches, channels, *PATCH), generator=generator)
         batch = Batch(image, label, other if self.cls.uses_unlabelled else None)
         return with_views(batch, self.cls.view_settings(self.config), seed=1)
 
@@ -102,24 +90,15 @@ def _train(method: Method, batch: Batch, steps: Sequence[int], rate: float) -> N
         method.after_step(progress(step))
 
 
-def _demand(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConformanceError(message)
-
-
 def _finite_step(method: Method, batch: Batch, step: int, case: str) -> None:
     method.zero_grad()
     loss = step_loss(method, batch, step)
-    _demand(loss.ndim == 0, f"{case}: the loss has shape {tuple(loss.shape)}, not that of a scalar")
-    _demand(bool(loss.isfinite()), f"{case}: the loss is {float(loss.detach())}")
+    demand(loss.ndim == 0, f"{case}: the loss has shape {tuple(loss.shape)}, not that of a scalar")
+    demand(bool(loss.isfinite()), f"{case}: the loss is {float(loss.detach())}")
     torch.autograd.backward(loss)
     bad = [n for n, p in method.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
-    _demand(not bad, f"{case}: gradients that are not finite: {_first(bad)}")
+    demand(not bad, f"{case}: gradients that are not finite: {first_of(bad)}")
     method.after_step(progress(step))
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def finite_loss(subject: Subject) -> None:
@@ -146,7 +125,7 @@ def every_parameter_learns(subject: Subject) -> None:
                 if parameter.grad is not None and (parameter.ndim < 2 or bool(parameter.grad.any())):
                     missing.discard(name)
             method.after_step(progress(step))
-        _demand(not missing, f"trained parameters without a gradient: {_first(sorted(missing))}")
+        demand(not missing, f"trained parameters without a gradient: {first_of(sorted(missing))}")
 
 
 class _Trap(Batch):
@@ -163,14 +142,14 @@ class _Trap(Batch):
 def no_unlabelled_labels(subject: Subject) -> None:
     """Labels of unlabelled cases cannot reach the loss: a batch has none, and the method asks for none."""
     allowed = {"image_l", "label_l", "image_u", "views"}
-    _demand({f.name for f in fields(Batch)} == allowed, "a batch holds more than images and the labelled part's labels")
-    _demand({f.name for f in fields(View)} == {"image", "geometry"}, "a view holds more than an image and its geometry")
+    demand({f.name for f in fields(Batch)} == allowed, "a batch holds more than images and the labelled part's labels")
+    demand({f.name for f in fields(View)} == {"image", "geometry"}, "a view holds more than an image and its geometry")
     plain = subject.batch()
     for step in STAGES:
         trap = _Trap(plain.image_l, plain.label_l, plain.image_u, plain.views)
         step_loss(subject.build(), trap, step)
         asked = trap.__dict__.get("_asked", [])
-        _demand(not asked, f"the method asks the batch for '{_first(asked)}', which a batch does not have")
+        demand(not asked, f"the method asks the batch for '{first_of(asked)}', which a batch does not have")
 
 
 def state_survives(subject: Subject) -> None:
@@ -188,7 +167,7 @@ def state_survives(subject: Subject) -> None:
         raise ConformanceError(f"the state does not load into a fresh method: {error}") from error
     for step in steps[2:]:
         first, second = (step_loss(m, batch, step, seed=step) for m in (uninterrupted, resumed))
-        _demand(
+        demand(
             bool(first == second),
             f"after save and load the loss is {float(second.detach())} instead of {float(first.detach())}:"
             " state outside sub-modules and buffers",
@@ -198,7 +177,7 @@ def state_survives(subject: Subject) -> None:
             _train(method, batch, [step], 0.01)
     after = resumed.state_dict()
     different = [key for key, value in uninterrupted.state_dict().items() if not torch.equal(value, after[key])]
-    _demand(not different, f"after save and load these differ: {_first(different)}")
+    demand(not different, f"after save and load these differ: {first_of(different)}")
 
 
 def predictor_works(subject: Subject) -> None:
@@ -210,13 +189,13 @@ def predictor_works(subject: Subject) -> None:
     with evaluating(predictor), torch.no_grad():
         first, second = predictor(image), predictor(image)
     wanted = (2, CLASSES, 13, 17, 15)
-    _demand(isinstance(first, Tensor), f"the predictor returns {type(first).__name__}, not a tensor")
-    _demand(tuple(first.shape) == wanted, f"the predictor gives {tuple(first.shape)} for 13 x 17 x 15, not {wanted}")
-    _demand(bool(first.isfinite().all()), "the predictor's output is not finite")
-    _demand(torch.equal(first, second), "in eval mode the predictor gives two answers to one image")
+    demand(isinstance(first, Tensor), f"the predictor returns {type(first).__name__}, not a tensor")
+    demand(tuple(first.shape) == wanted, f"the predictor gives {tuple(first.shape)} for 13 x 17 x 15, not {wanted}")
+    demand(bool(first.isfinite().all()), "the predictor's output is not finite")
+    demand(torch.equal(first, second), "in eval mode the predictor gives two answers to one image")
     if getattr(predictor, "outputs_probabilities", False):
         total = first.sum(1)
-        _demand(
+        demand(
             torch.allclose(total, torch.ones_like(total), atol=1e-3), "the predictor's probabilities do not sum to 1"
         )
 
@@ -235,7 +214,7 @@ def loss_falls(subject: Subject) -> None:
         method.after_step(progress(middle))
     first, last = losses[0], sum(losses[-4:]) / 4
     # A loss may be negative, so the fall is measured against its size.
-    _demand(first - last >= 0.2 * abs(first), f"in 16 steps on one batch the loss went from {first:.3f} to {last:.3f}")
+    demand(first - last >= 0.2 * abs(first), f"in 16 steps on one batch the loss went from {first:.3f} to {last:.3f}")
 
 
 def any_number_of_classes(subject: Subject) -> None:
@@ -247,7 +226,20 @@ def any_number_of_classes(subject: Subject) -> None:
         predictor = method.predictor()
         with evaluating(predictor), torch.no_grad():
             found = predictor(torch.rand(1, 1, *PATCH)).shape[1]
-        _demand(found == classes, f"with {classes} classes the predictor gives {found} channels")
+        demand(found == classes, f"with {classes} classes the predictor gives {found} channels")
+
+
+def several_channels(subject: Subject) -> None:
+    """Images of two channels work, in training and in prediction."""
+    method = subject.build(channels=2)
+    for step in STAGES:
+        _finite_step(method, subject.batch(channels=2), step, "images of 2 channels")
+    predictor = method.predictor()
+    image = torch.rand(1, 2, *PATCH)
+    with evaluating(predictor), torch.no_grad():
+        found, other = predictor(image), predictor(torch.cat([image[:, :1], image[:, :1]], dim=1))
+    demand(found.shape[1] == CLASSES, f"with 2 channels the predictor gives {found.shape[1]} classes, not {CLASSES}")
+    demand(not torch.equal(found, other), "the predictor does not look at the second channel")
 
 
 def absent_class(subject: Subject) -> None:
@@ -312,7 +304,7 @@ def no_synchronisation(subject: Subject) -> None:
             loss = step_loss(method, batch, step)
             torch.autograd.backward(loss)
             method.after_step(progress(step))
-        _demand(not listener.heard, f"the step waits for the device: {_first(sorted(set(listener.heard)))}")
+        demand(not listener.heard, f"the step waits for the device: {first_of(sorted(set(listener.heard)))}")
         hollow = subject.build().to("meta")
         try:
             torch.autograd.backward(step_loss(hollow, batch.to(torch.device("meta")), step))
@@ -335,6 +327,7 @@ RULES: tuple[Rule, ...] = (
     predictor_works,
     loss_falls,
     any_number_of_classes,
+    several_channels,
     absent_class,
     smallest_batch,
     no_synchronisation,
@@ -354,20 +347,15 @@ def check_method(
     Returns:
         One result per rule, in order. An exception inside the method counts against the rule it came from.
     """
-    subject = Subject(method_class, config or method_class.Config.preset("default"))
-    results = []
-    with torch.random.fork_rng(devices=[]):
-        for rule in rules:
-            try:
-                rule(subject)
-                results.append(Result(rule.__name__, True))
-            except ConformanceError as violation:
-                results.append(Result(rule.__name__, False, str(violation)))
-            except Exception as error:
-                results.append(Result(rule.__name__, False, f"{type(error).__name__}: {error}"))
-    return results
+    return check_rules(Subject(method_class, config or method_class.Config.preset("default")), rules)
 
 
-def rule_descriptions() -> dict[str, str]:
-    """Rule name to the sentence that states it."""
-    return {rule.__name__: (rule.__doc__ or "").strip().splitlines()[0] for rule in RULES}
+def run_check_method(settings: CheckMethodSettings) -> list[Result]:
+    """The suite on a method by name, or on that of a Python file.
+
+    Raises:
+        InputError: unknown method, or a file without exactly one.
+    """
+    name = settings.name or ""
+    plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
+    return check_method(load_plugin(plugin) if plugin else load_method(name))

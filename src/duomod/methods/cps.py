@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from duomod.methods.base import Batch, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks, cross_pseudo_supervision
+from duomod.methods.shared.two_networks import cross_pseudo_supervision
+from duomod.methods.skeletons import TwoNetworks
 
 
 class CPS(TwoNetworks):

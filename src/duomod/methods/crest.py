@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from duomod.methods.base import MethodInfo
-from duomod.methods.shared.rebalanced import RebalancedConfig, RebalancedCPS
+from duomod.methods.skeletons import RebalancedConfig, RebalancedCPS
 
 
 class CReSTConfig(RebalancedConfig):
@@ -17,10 +17,10 @@ class CReSTConfig(RebalancedConfig):
 
     power: float = Field(1 / 3, ge=0, description="alpha of the sampling rate; 0: every class alike")
 
-    reference: ClassVar[Any] = {**RebalancedConfig.reference}
+    reference: ClassVar = {**RebalancedConfig.reference}
 
 
-class CReST(RebalancedCPS):
+class CReST(RebalancedCPS[CReSTConfig]):
     """CPS whose pseudo-labels count by mu_c = (n_{C+1-r(c)} / n_1)^alpha, r(c) the class's rank by frequency.
 
     The l-th most frequent class gets the rate of the l-th rarest (eq. 1), so the rarest counts fully. The paper draws
@@ -38,6 +38,6 @@ class CReST(RebalancedCPS):
 
     def class_weights(self, counts: Tensor) -> Tensor:
         order = counts.argsort(descending=True, stable=True)
-        rate = ((counts + 1e-8) / (counts.max() + 1e-8)) ** cast(CReSTConfig, self.settings).power
+        rate = ((counts + 1e-8) / (counts.max() + 1e-8)) ** self.config.power
         # the l-th most frequent class takes the rate of the l-th rarest
         return torch.empty_like(rate).scatter_(0, order, rate[order].flip(0))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from duomod.losses.class_weights import difficulty_weights, hard_dice, learning_signals
+from duomod.losses.class_weights import difficulty_weights, distribution_weights, hard_dice, learning_signals
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.imbalance import distribution_weights
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.skeletons import TwoNetworks
 
 
 class DHCConfig(MethodConfig):
@@ -21,7 +20,7 @@ class DHCConfig(MethodConfig):
     momentum: float = Field(0.99, ge=0, lt=1, description="of the class counts (DistDW)")
     accumulate: int = Field(50, ge=1, description="steps over which learning speed is averaged (DiffDW)")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference, "counts_from": "crops"}
+    reference: ClassVar = {**MethodConfig.reference, "counts_from": "crops"}
 
 
 class DistDW(nn.Module):
@@ -73,7 +72,7 @@ class DiffDW(nn.Module):
         return difficulty_weights(self.learned, self.unlearned, self.missing)
 
 
-class DHC(TwoNetworks):
+class DHC(TwoNetworks[DHCConfig]):
     """CPS with DiffDW weights in all losses of A and DistDW weights in all losses of B (METHODS 4.5)."""
 
     Config = DHCConfig
@@ -86,11 +85,10 @@ class DHC(TwoNetworks):
         summary="CPS; one network weighted by class difficulty, the other by class frequency",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: DHCConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        settings = cast(DHCConfig, config)
-        self.difficulty = DiffDW(context.num_classes, settings.accumulate)
-        self.distribution = DistDW(context.class_distribution(), settings.momentum)
+        self.difficulty = DiffDW(context.num_classes, config.accumulate)
+        self.distribution = DistDW(context.class_distribution(), config.momentum)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 
 from duomod.losses.dice import soft_dice_between
-from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.base import Batch, MethodConfig, MethodInfo, Progress, StepOutput
+from duomod.methods.skeletons import TwoNetworks
 
 
 class DMDConfig(MethodConfig):
@@ -17,11 +17,11 @@ class DMDConfig(MethodConfig):
 
     temperature: float = Field(2.0, gt=0, description="divides the logits before the softmax")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference}
-    reference_training: ClassVar[Any] = {"validation": {"patience": 49}}
+    reference: ClassVar = {**MethodConfig.reference}
+    reference_training: ClassVar = {"validation": {"patience": 49}}
 
 
-class DMD(TwoNetworks):
+class DMD(TwoNetworks[DMDConfig]):
     """L = Lsup(A) + Lsup(B) + w(e) [D(pA, stop pB) + D(pB, stop pA)], p = softmax(z / T), all patches (METHODS 4.9).
 
     The Dice of two soft maps is smallest where both are one-hot, so the term also sharpens, as published.
@@ -35,10 +35,6 @@ class DMD(TwoNetworks):
         summary="two networks distil softened probabilities into each other by a Dice loss",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.settings = cast(DMDConfig, config)
-
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
         x = torch.cat([batch.image_l, batch.unlabelled()])
@@ -46,7 +42,7 @@ class DMD(TwoNetworks):
         supervised = self.supervised_loss(za[:labelled], batch.label_l) + self.supervised_loss(
             zb[:labelled], batch.label_l
         )
-        pa, pb = ((z / self.settings.temperature).softmax(1) for z in (za, zb))
+        pa, pb = ((z / self.config.temperature).softmax(1) for z in (za, zb))
         distillation = soft_dice_between(pa, pb.detach()) + soft_dice_between(pb, pa.detach())
         loss = supervised + self.consistency_weight(progress) * distillation
         return StepOutput(loss, {"supervised": supervised.detach(), "distillation": distillation.detach()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import MeanLogits, TwoNetworks
-from duomod.networks.vnet_decoupled import reversal_strength
+from duomod.methods.skeletons import TwoNetworks
+from duomod.networks.builder import Init
+from duomod.networks.decoupled import DecoupledNetwork, reversal_strength
 
 
 class DSTConfig(MethodConfig):
@@ -25,10 +26,10 @@ class DSTConfig(MethodConfig):
     )
     labelled_share: float = Field(2.0, ge=0, description="weight of the labelled half of the worst-case loss")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference, "pupils": "main"}
+    reference: ClassVar = {**MethodConfig.reference, "pupils": "main"}
 
 
-class DST(TwoNetworks):
+class DST(TwoNetworks[DSTConfig]):
     """L = Lsup(main A) + Lsup(main B) + w(e) [pseudo-labels across the networks + worst case of both] (METHODS 4.8)."""
 
     Config = DSTConfig
@@ -40,14 +41,17 @@ class DST(TwoNetworks):
         summary="pseudo-labels of the main heads train separate heads; an adversarial head bounds their bias",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
-        super(TwoNetworks, self).__init__(config, context)
-        self.settings = cast(DSTConfig, config)
-        self.A = context.build_network("kaiming", kind="vnet_decoupled")
-        self.B = context.build_network("xavier", kind="vnet_decoupled")
-        if self.settings.pupils == "main":
+    A: DecoupledNetwork
+    B: DecoupledNetwork
+
+    def __init__(self, config: DSTConfig, context: MethodContext) -> None:
+        super().__init__(config, context)
+        if self.config.pupils == "main":
             for network in (self.A, self.B):
                 network.decoder_pseudo.requires_grad_(False)
+
+    def network(self, context: MethodContext, init: Init) -> DecoupledNetwork:
+        return context.build_network(init, DecoupledNetwork)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
@@ -58,7 +62,7 @@ class DST(TwoNetworks):
         supervised = self.supervised_loss(main_a[:labelled], batch.label_l) + self.supervised_loss(
             main_b[:labelled], batch.label_l
         )
-        if self.settings.pupils == "pseudo":
+        if self.config.pupils == "pseudo":
             cps = self._taught(pseudo_a, main_b) + self._taught(pseudo_b, main_a)
         else:
             cps = self._taught(main_a, pseudo_b) + self._taught(main_b, pseudo_a)
@@ -70,8 +74,8 @@ class DST(TwoNetworks):
     def _taught(self, pupil: Tensor, teacher: Tensor) -> Tensor:
         """Cross-entropy with the teacher's class, averaged over voxels where it is confident."""
         confidence, target = teacher.detach().softmax(1).max(1)
-        sure = (confidence > self.settings.confidence).float()
-        if self.settings.pupils == "pseudo":
+        sure = (confidence > self.config.confidence).float()
+        if self.config.pupils == "pseudo":
             # Before any voxel is sure, all count: else the pseudo head would have no gradient and stay random.
             sure = torch.where(sure.amax() > 0, sure, 1.0)
         loss = functional.cross_entropy(pupil, target, reduction="none")
@@ -86,7 +90,4 @@ class DST(TwoNetworks):
         predicted = main.detach().argmax(1)
         agrees = functional.cross_entropy(worst[:labelled], predicted[:labelled])
         wrong = (1 - worst[labelled:].softmax(1) + 1e-6).clamp(max=1).log()
-        return self.settings.labelled_share * agrees + functional.nll_loss(wrong, predicted[labelled:])
-
-    def predictor(self) -> MeanLogits:
-        return MeanLogits(self.A, self.B)
+        return self.config.labelled_share * agrees + functional.nll_loss(wrong, predicted[labelled:])

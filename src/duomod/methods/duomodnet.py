@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from duomod.losses.class_weights import descending_ranks, rlm_weights
 from duomod.losses.ramps import sigmoid_rampup
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
-from duomod.methods.shared.two_networks import TwoNetworks, cross_pseudo_supervision
-
-Direction = Literal["head", "foreground", "tail", "none"]
+from duomod.methods.shared.class_ranks import RLM, Direction, class_gains
+from duomod.methods.shared.two_networks import cross_pseudo_supervision
+from duomod.methods.skeletons import TwoNetworks
 
 
 class DuoModNetConfig(MethodConfig):
@@ -34,7 +33,7 @@ class DuoModNetConfig(MethodConfig):
     dafr_start: float = Field(0.2, ge=0, description="when DAFR starts; below 1: a share of training, else epochs")
     dafr_rampup: float = Field(0.1, ge=0, description="length of its ramp-up; 0: at once; same units")
 
-    reference: ClassVar[Any] = {
+    reference: ClassVar = {
         **MethodConfig.reference,
         "rlm_updates": "twice",
         "direction": "head",
@@ -42,27 +41,6 @@ class DuoModNetConfig(MethodConfig):
         "dafr_start": 100,
         "dafr_rampup": 0,
     }
-
-
-class RLM(nn.Module):
-    """Running class distribution and the loss weights that follow from it (METHODS 4.2 c)."""
-
-    distribution: Tensor
-
-    def __init__(self, initial: Tensor, floor: float, momentum: float) -> None:
-        super().__init__()
-        self.floor, self.momentum = floor, momentum
-        self.register_buffer("distribution", initial.clone().float())
-
-    @torch.no_grad()
-    def update(self, probabilities: Tensor) -> None:
-        """pi <- m pi + (1 - m) mean(p); ``probabilities``: (B, C, D, H, W)."""
-        q = probabilities.mean(dim=(0, 2, 3, 4))
-        self.distribution.copy_(self.momentum * self.distribution + (1 - self.momentum) * q)
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and Dice weights, each (C,)."""
-        return rlm_weights(self.distribution, self.floor)
 
 
 class DAFR(nn.Module):
@@ -105,18 +83,6 @@ class DAFR(nn.Module):
         return (1 + class_gain[k] * u).view_as(disagreement)
 
 
-def class_gains(distribution: Tensor, direction: Direction) -> Tensor:
-    """a_c in [0, 1] from the class ranks, most frequent first (METHODS 4.2 b and part 0)."""
-    classes = len(distribution)
-    if direction == "none":
-        return torch.zeros_like(distribution)
-    if direction == "foreground":
-        organs = 1 - descending_ranks(distribution[1:]).float() / max(classes - 2, 1)
-        return torch.cat([organs.new_zeros(1), organs])
-    ranks = descending_ranks(distribution).float() / (classes - 1)
-    return ranks if direction == "tail" else 1 - ranks
-
-
 def jensen_shannon(pa: Tensor, pb: Tensor) -> Tensor:
     """Voxel-wise Jensen-Shannon divergence (natural logarithm) of two probability maps: (B, C, ...) to (B, ...)."""
     log_m = ((pa + pb) / 2 + 1e-8).log()
@@ -124,7 +90,7 @@ def jensen_shannon(pa: Tensor, pb: Tensor) -> Tensor:
     return 0.5 * from_a + 0.5 * from_b
 
 
-class DuoModNet(TwoNetworks):
+class DuoModNet(TwoNetworks[DuoModNetConfig]):
     """CPS whose losses RLM re-weights and whose features DAFR expands where the networks disagree (METHODS 4.2)."""
 
     Config = DuoModNetConfig
@@ -135,11 +101,10 @@ class DuoModNet(TwoNetworks):
         summary="CPS with losses re-weighted by class distribution and features expanded where the networks disagree",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: DuoModNetConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(DuoModNetConfig, config)
-        self.rlm = RLM(context.class_distribution(), self.settings.rlm_floor, self.settings.rlm_momentum)
-        momentum, clamp = self.settings.disagreement_momentum, self.settings.clamp
+        self.rlm = RLM(context.class_distribution(), self.config.rlm_floor, self.config.rlm_momentum)
+        momentum, clamp = self.config.disagreement_momentum, self.config.clamp
         self.dafr_a, self.dafr_b = (DAFR(context.num_classes, momentum, clamp) for _ in range(2))
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -168,16 +133,16 @@ class DuoModNet(TwoNetworks):
 
     def _dafr_strength(self, progress: Progress) -> float:
         """DAFR's strength at this step; 0 before it starts."""
-        start = epochs(self.settings.dafr_start, progress)
-        if self.settings.direction == "none" or progress.epoch < start:
+        start = epochs(self.config.dafr_start, progress)
+        if self.config.direction == "none" or progress.epoch < start:
             return 0.0
-        ramp = sigmoid_rampup(progress.epoch - start, epochs(self.settings.dafr_rampup, progress))
-        return self.settings.strength * ramp
+        ramp = sigmoid_rampup(progress.epoch - start, epochs(self.config.dafr_rampup, progress))
+        return self.config.strength * ramp
 
     @torch.no_grad()
     def _gains(self, za: Tensor, zb: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         disagreement = jensen_shannon(za.float().softmax(1), zb.float().softmax(1))
-        gains = strength * class_gains(self.rlm.distribution, self.settings.direction)
+        gains = strength * class_gains(self.rlm.distribution, self.config.direction)
         gamma_a = self.dafr_a.gain(disagreement, za.argmax(1), gains)
         return gamma_a, self.dafr_b.gain(disagreement, zb.argmax(1), gains)
 
@@ -188,7 +153,7 @@ class DuoModNet(TwoNetworks):
         The distribution is kept up to date even then, because DAFR takes its class ranks from it.
         """
         pa, pb = za_u.softmax(1), zb_u.softmax(1)
-        if self.settings.rlm_updates == "once":
+        if self.config.rlm_updates == "once":
             self.rlm.update((pa + pb) / 2)
             ce, dice = self.rlm.weights()
         else:
@@ -197,4 +162,4 @@ class DuoModNet(TwoNetworks):
             self.rlm.update(pb)
             ce_b, dice_b = self.rlm.weights()
             ce, dice = (ce_a + ce_b) / 2, (dice_a + dice_b) / 2
-        return (ce, dice) if self.settings.rlm else (None, None)
+        return (ce, dice) if self.config.rlm else (None, None)

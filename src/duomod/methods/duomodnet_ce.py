@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class DuoModNetCEConfig(DuoModNetConfig):
 
     rlm: bool = Field(False, description="re-weight the losses by the class distribution")
 
-    reference: ClassVar[Any] = {**DuoModNetConfig.reference, "rlm_floor": 0.05, "strength": 1.0}
+    reference: ClassVar = {**DuoModNetConfig.reference, "rlm_floor": 0.05, "strength": 1.0}
 
 
 class DuoModNetCE(DuoModNet):

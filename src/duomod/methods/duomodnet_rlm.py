@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from duomod.methods.base import MethodInfo
-from duomod.methods.duomodnet import Direction, DuoModNet, DuoModNetConfig
+from duomod.methods.duomodnet import DuoModNet, DuoModNetConfig
+from duomod.methods.shared.class_ranks import Direction
 
 
 class DuoModNetRLMConfig(DuoModNetConfig):
@@ -15,7 +16,7 @@ class DuoModNetRLMConfig(DuoModNetConfig):
 
     direction: Direction = Field("none", description="which predicted classes DAFR expands")
 
-    reference: ClassVar[Any] = {**DuoModNetConfig.reference, "direction": "none"}
+    reference: ClassVar = {**DuoModNetConfig.reference, "direction": "none"}
 
 
 class DuoModNetRLM(DuoModNet):

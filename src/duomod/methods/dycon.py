@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from duomod.losses.dice import one_hot
 from duomod.losses.ramps import sigmoid_rampup
-from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
+from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
 from duomod.methods.shared.noise import clipped_gaussian
-from duomod.methods.shared.teacher import EMATeacher, decay_at
+from duomod.methods.shared.teacher import EMATeacher
+from duomod.methods.skeletons import ClockedTeacherConfig, StudentAndTeacher
+from duomod.networks.projected import ProjectedNetwork
 
 
-class DyCONConfig(MethodConfig):
+class DyCONConfig(ClockedTeacherConfig):
     """Settings of DyCON. The published code clips the gradient to norm 1: the training's ``optim.clip_gradient``."""
 
-    decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
-    clock: Literal["step", "epoch"] = Field("step", description="what the teacher's momentum counts")
-    copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
-    noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
-    noise_clip: float = Field(0.2, ge=0)
     consistency: Literal["probabilities", "softmax_twice"] = Field(
         "probabilities", description="softmax_twice: probabilities go through another softmax before they are compared"
     )
@@ -41,7 +38,7 @@ class DyCONConfig(MethodConfig):
         0.9999, ge=0, description="length of that ramp; below 1: a share of training, else epochs"
     )
 
-    reference: ClassVar[Any] = {
+    reference: ClassVar = {
         **MethodConfig.reference,
         "clock": "epoch",
         "copy_buffers": False,
@@ -49,10 +46,10 @@ class DyCONConfig(MethodConfig):
         "column_maximum": True,
         "hard_rampup": 1500,
     }
-    reference_training: ClassVar[Any] = {"optim": {"clip_gradient": 1.0}}
+    reference_training: ClassVar = {"optim": {"clip_gradient": 1.0}}
 
 
-class DyCON(Method):
+class DyCON(StudentAndTeacher[DyCONConfig]):
     """L = Lsup + w(e) (p_S - p_T)^2 + u (UnCL + FeCL) (METHODS 4.14). The teacher predicts."""
 
     Config = DyCONConfig
@@ -64,20 +61,19 @@ class DyCON(Method):
         summary="mean teacher with entropy-weighted consistency and contrastive learning of patch features",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.settings = cast(DyCONConfig, config)
-        self.model = context.build_network("kaiming", kind="vnet_dycon")
-        self.teacher = EMATeacher(self.model)
+    model: ProjectedNetwork
+    teacher: EMATeacher[ProjectedNetwork]
+
+    def student(self, context: MethodContext) -> ProjectedNetwork:
+        return context.build_network("kaiming", ProjectedNetwork)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        settings, labelled = self.settings, len(batch.image_l)
+        settings, labelled = self.config, len(batch.image_l)
         x = torch.cat([batch.image_l, batch.unlabelled()])
         z, features = (t.float() for t in self.model.embed(x))
         with torch.no_grad():
             noisy = clipped_gaussian(x, settings.noise, settings.noise_clip)
-            teacher: Any = self.teacher.network
-            zt, teacher_features = (t.float() for t in teacher.embed(noisy))
+            zt, teacher_features = (t.float() for t in self.teacher.network.embed(noisy))
             pt = zt.softmax(1)
             label = torch.cat([batch.label_l, zt[labelled:].argmax(1)])
         p = z.softmax(1)
@@ -109,23 +105,13 @@ class DyCON(Method):
             classes = shares.argmax(1).flatten(1)
             f, t = (functional.normalize(v.flatten(2).transpose(1, 2), dim=-1, eps=1e-8) for v in (features, teacher))
             same = (classes.unsqueeze(2) == classes.unsqueeze(1)).float()
-            similarity = f @ f.transpose(1, 2) / self.settings.temperature
-            focal = focal_contrast(similarity, same, self.settings.focus, self.settings.column_maximum)
+            similarity = f @ f.transpose(1, 2) / self.config.temperature
+            focal = focal_contrast(similarity, same, self.config.focus, self.config.column_maximum)
             # -ln(1 - sim) for pairs of different class that are closer than ``hard``
             cross = f @ t.transpose(1, 2)
             pushed = (1 - same) * (cross > hard)
             penalty = -(1 - cross.clamp(max=0.999999)).log()
             return focal + (penalty * pushed).sum() / pushed.sum().clamp(min=1)
-
-    def after_step(self, progress: Progress) -> None:
-        count = progress.step if self.settings.clock == "step" else progress.epoch
-        self.teacher.update(self.model, decay_at(count, self.settings.decay), self.settings.copy_buffers)
-
-    def predictor(self) -> nn.Module:
-        return self.teacher.network
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "ema_model": self.teacher.network}
 
 
 def uncertainty_consistency(p: Tensor, pt: Tensor, beta: float) -> Tensor:

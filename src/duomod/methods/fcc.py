@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput, epochs
-from duomod.methods.duomodnet import RLM, class_gains
-from duomod.methods.shared.two_networks import TwoNetworks, cross_pseudo_supervision
+from duomod.methods.shared.class_ranks import RLM, class_gains
+from duomod.methods.shared.two_networks import cross_pseudo_supervision
+from duomod.methods.skeletons import TwoNetworks
 
 
 class FCCConfig(MethodConfig):
@@ -20,10 +21,10 @@ class FCCConfig(MethodConfig):
     start: float = Field(0.2, ge=0, description="when it starts; below 1: a share of training, else epochs")
     momentum: float = Field(0.99, ge=0, lt=1, description="of the class distribution that gives the ranks")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference, "start": 100}
+    reference: ClassVar = {**MethodConfig.reference, "start": 100}
 
 
-class FCC(TwoNetworks):
+class FCC(TwoNetworks[FCCConfig]):
     """CPS on features multiplied by gamma(v) = 1 + s (1 - r_k(v) / (C - 1)), r the rank by frequency (METHODS 4.4)."""
 
     Config = FCCConfig
@@ -34,17 +35,16 @@ class FCC(TwoNetworks):
         summary="CPS whose features are scaled by the frequency rank of the predicted class",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: FCCConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(FCCConfig, config)
-        self.followed = RLM(context.class_distribution(), floor=1.0, momentum=self.settings.momentum)
+        self.followed = RLM(context.class_distribution(), floor=1.0, momentum=self.config.momentum)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
         x = torch.cat([batch.image_l, batch.unlabelled()])
         fa, fb = self.A.features(x), self.B.features(x)
         za, zb = self.A.head(fa), self.B.head(fb)
-        if progress.epoch >= epochs(self.settings.start, progress):
+        if progress.epoch >= epochs(self.config.start, progress):
             za, zb = self.A.head(self._gain(za) * fa), self.B.head(self._gain(zb) * fb)
         za, zb = za.float(), zb.float()
         self.followed.update((za[labelled:].softmax(1) + zb[labelled:].softmax(1)) / 2)
@@ -59,4 +59,4 @@ class FCC(TwoNetworks):
     def _gain(self, logits: Tensor) -> Tensor:
         """gamma as (B, 1, D, H, W)."""
         share = class_gains(self.followed.distribution, "head")
-        return 1 + self.settings.strength * share[logits.argmax(1)].unsqueeze(1)
+        return 1 + self.config.strength * share[logits.argmax(1)].unsqueeze(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -27,13 +27,13 @@ class FixMatchConfig(MethodConfig):
     cutmix: bool = Field(True, description="paste a box of the next unlabelled patch into the strong view")
     decay: float = Field(0.999, ge=0, lt=1, description="momentum of the weights used for prediction")
 
-    reference: ClassVar[Any] = {"absent_class": "constant"}
+    reference: ClassVar = {"absent_class": "constant"}
 
     def view(self, name: str) -> ViewConfig:
         return strong_view(self.strength) if name == "strong" else super().view(name)
 
 
-class FixMatch(Method):
+class FixMatch(Method[FixMatchConfig]):
     """L = Lsup + mean_v 1[max p(weak) >= tau] CE(z(strong), argmax p(weak)) (eq. 3-4, voxel by voxel)."""
 
     Config = FixMatchConfig
@@ -46,9 +46,8 @@ class FixMatch(Method):
 
     views = ("weak", "strong")
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: FixMatchConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(FixMatchConfig, config)
         self.model = context.build_network("kaiming")
         self.average = EMATeacher(self.model)
 
@@ -58,18 +57,18 @@ class FixMatch(Method):
             probability = self.model(weak.image).float().softmax(1)
             confidence, pseudo = weak.carry_scores(probability, target).max(1)
         image = target.image
-        if self.settings.cutmix:
+        if self.config.cutmix:
             image, confidence, pseudo = _cutmix(image, confidence, pseudo)
         logits = self.model(torch.cat([batch.image_l, image])).float()
         supervised = self.supervised_loss(logits[:labelled], batch.label_l)
-        certain = (confidence >= self.settings.threshold).float()
+        certain = (confidence >= self.config.threshold).float()
         unsupervised = (certain * functional.cross_entropy(logits[labelled:], pseudo, reduction="none")).mean()
         loss = supervised + self.consistency_weight(progress) * unsupervised
         parts = {"supervised": supervised.detach(), "pseudo": unsupervised.detach(), "certain": certain.mean()}
         return StepOutput(loss, parts)
 
     def after_step(self, progress: Progress) -> None:
-        self.average.update(self.model, decay_at(progress.step, self.settings.decay), copy_buffers=True)
+        self.average.update(self.model, decay_at(progress.step, self.config.decay), copy_buffers=True)
 
     def predictor(self) -> nn.Module:
         return self.average.network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from duomod.losses.dice import ga_dice
 from duomod.losses.gace import gace
-from duomod.methods.base import Batch, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.methods.shared.two_networks import TwoNetworks
+from duomod.methods.base import Batch, MethodConfig, MethodInfo, Progress, StepOutput
+from duomod.methods.skeletons import TwoNetworks
 
 
 class GALossConfig(MethodConfig):
@@ -20,10 +20,10 @@ class GALossConfig(MethodConfig):
     hardest: float = Field(10.0, gt=0, le=100, description="percent of labelled voxels whose cross-entropy counts")
     gamma: float = Field(0.5, ge=0, le=1, description="0: every class counts alike; 1: every voxel")
 
-    reference: ClassVar[Any] = {**MethodConfig.reference}
+    reference: ClassVar = {**MethodConfig.reference}
 
 
-class GALoss(TwoNetworks):
+class GALoss(TwoNetworks[GALossConfig]):
     """L = sum over networks of GACE_10(z, y) + GADice(p, y) + w(e) GACE_100(z, argmax of the other) (METHODS 4.10)."""
 
     Config = GALossConfig
@@ -36,19 +36,15 @@ class GALoss(TwoNetworks):
         summary="CPS with class-balanced cross-entropy over the hardest voxels and a Dice that lowers absent classes",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.settings = cast(GALossConfig, config)
-
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
         x = torch.cat([batch.image_l, batch.unlabelled()])
         za, zb = self.A(x).float(), self.B(x).float()
         supervised = self._supervised(za[:labelled], batch.label_l) + self._supervised(zb[:labelled], batch.label_l)
-        gamma = self.settings.gamma
+        gamma = self.config.gamma
         cps = gace(za, zb.detach().argmax(1), 100, gamma) + gace(zb, za.detach().argmax(1), 100, gamma)
         loss = supervised + self.consistency_weight(progress) * cps
         return StepOutput(loss, {"supervised": supervised.detach(), "cps": cps.detach()})
 
     def _supervised(self, logits: Tensor, label: Tensor) -> Tensor:
-        return gace(logits, label, self.settings.hardest, self.settings.gamma) + ga_dice(logits.softmax(1), label)
+        return gace(logits, label, self.config.hardest, self.config.gamma) + ga_dice(logits.softmax(1), label)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
-import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duomod.console import say
 from duomod.errors import InputError, nearest_name
+from duomod.plugins import from_entry_point, known_names, load_file, only_class, own_classes
 
 if TYPE_CHECKING:
     from duomod.methods.base import Method
 
 ENTRY_POINT_GROUP = "duomod.methods"
-_NOT_METHODS = {"base", "registry", "catalog", "conformance"}
+_NOT_METHODS = {"base", "registry", "settings", "catalog", "conformance", "skeletons"}
 
 
 def builtin_names() -> list[str]:
@@ -28,7 +26,7 @@ def builtin_names() -> list[str]:
 
 def method_names() -> list[str]:
     """Names of all methods, built in and from installed packages."""
-    return sorted({*builtin_names(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return known_names(builtin_names(), ENTRY_POINT_GROUP)
 
 
 def load_method(name: str) -> type[Method]:
@@ -37,17 +35,13 @@ def load_method(name: str) -> type[Method]:
     Raises:
         InputError: unknown name (the nearest one is suggested), or a plug-in that cannot be imported.
     """
+    from duomod.methods.base import Method
+
     if name in builtin_names():
-        return _method_class(importlib.import_module(f"duomod.methods.{name}"), name)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == name:
-            try:
-                found = point.load()
-            except Exception as error:
-                raise InputError(
-                    f"method '{name}' from the package entry point {point.value} is broken: {error}"
-                ) from error
-            return _checked(found, name)
+        return only_class(importlib.import_module(f"duomod.methods.{name}"), Method, name)
+    found = from_entry_point(ENTRY_POINT_GROUP, name, Method, "method")
+    if found is not None:
+        return found
     known = method_names()
     raise InputError(f"unknown model '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
 
@@ -58,16 +52,26 @@ def load_plugin(path: Path) -> type[Method]:
     Raises:
         InputError: no such file, it cannot be imported, or it holds not exactly one method.
     """
-    specification = importlib.util.spec_from_file_location(f"duomod_plugin_{path.stem}", path)
-    if specification is None or specification.loader is None or not path.is_file():
-        raise InputError(f"{path}: no such Python file")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path}: the plug-in cannot be imported: {error}") from error
-    return _method_class(module, str(path))
+    from duomod.methods.base import Method
+
+    return only_class(load_file(path), Method, str(path))
+
+
+def chosen_method(name: str, plugin: Path | None = None) -> type[Method]:
+    """The method to train: that of the user's file, if it holds one; else the one of that name.
+
+    Raises:
+        InputError: see :func:`load_plugin` and :func:`load_method`; or the file holds neither a method nor a network.
+    """
+    from duomod.methods.base import Method
+    from duomod.networks.base import Network
+
+    if plugin is None:
+        return load_method(name)
+    module = load_file(plugin)
+    if own_classes(module, Network) and not own_classes(module, Method):
+        return load_method(name)
+    return load_plugin(plugin)
 
 
 def available_methods() -> dict[str, type[Method]]:
@@ -79,24 +83,3 @@ def available_methods() -> dict[str, type[Method]]:
         except InputError as error:
             say(f"warning: {error}")
     return found
-
-
-def _method_class(module: object, source: str) -> type[Method]:
-    from duomod.methods.base import Method
-
-    own = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == getattr(module, "__name__", "")
-    ]
-    if len(own) != 1:
-        raise InputError(f"{source}: expected exactly one subclass of Method, found {len(own)}")
-    return own[0]
-
-
-def _checked(found: object, name: str) -> type[Method]:
-    from duomod.methods.base import Method
-
-    if isinstance(found, type) and issubclass(found, Method):
-        return found
-    raise InputError(f"method '{name}': its entry point must name a subclass of duomod.methods.base.Method")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from duomod.methods.base import MethodInfo
-from duomod.methods.shared.rebalanced import RebalancedConfig, RebalancedCPS
+from duomod.methods.skeletons import RebalancedConfig, RebalancedCPS
 
 
 class SimiSConfig(RebalancedConfig):
     """Settings of SimiS."""
 
-    reference: ClassVar[Any] = {**RebalancedConfig.reference, "counted": "all"}
+    reference: ClassVar = {**RebalancedConfig.reference, "counted": "all"}
 
 
-class SimiS(RebalancedCPS):
+class SimiS(RebalancedCPS[SimiSConfig]):
     """CPS whose pseudo-labels count by w_c = (n_max - n_c) / n_max: a class as frequent as the most frequent gets none.
 
     The paper draws that share of the pseudo-labels of class c at random; over voxels its expectation is a weight.
@@ -33,7 +33,7 @@ class SimiS(RebalancedCPS):
     )
 
     def class_weights(self, counts: Tensor) -> Tensor:
-        if self.settings.weighted == "all":
+        if self.config.weighted == "all":
             # DHC's version: w_c = C (P_max - P_c) with P the class's share of all voxels
             share = (counts + 1e-8) / (counts.sum() + 1e-8)
             return len(counts) * (share.max() - share)
@@ -41,7 +41,7 @@ class SimiS(RebalancedCPS):
 
     def initial_weights(self, counts: Tensor) -> Tensor:
         weights = self.class_weights(counts)
-        if self.settings.weighted == "all":
+        if self.config.weighted == "all":
             # DHC starts from C for every class and moves one step towards the labelled volumes' weights.
-            return torch.full_like(weights, len(counts)).lerp(weights, 1 - self.settings.momentum)
+            return torch.full_like(weights, len(counts)).lerp(weights, 1 - self.config.momentum)
         return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from duomod.losses.dice import dice_loss
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
+from duomod.networks.two_paths import TwoPathNetwork
 
 
 class SKCDFConfig(MethodConfig):
@@ -24,7 +25,7 @@ class SKCDFConfig(MethodConfig):
         "present", description="the rarest class, which always wins: among those that occur, or also one that does not"
     )
 
-    reference: ClassVar[Any] = {
+    reference: ClassVar = {
         **MethodConfig.reference,
         "masked": "background",
         "rarest": "any",
@@ -32,7 +33,7 @@ class SKCDFConfig(MethodConfig):
     }
 
 
-class SKCDF(Method):
+class SKCDF(Method[SKCDFConfig]):
     """L = Lsup(z) + Lsup(z_abc, lottery) + w(e) [CE(zu, yhat) + CE(zu_abc, yhat_abc, lottery')] (METHODS 4.11)."""
 
     Config = SKCDFConfig
@@ -45,13 +46,12 @@ class SKCDF(Method):
     )
     ratio: Tensor
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: SKCDFConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(SKCDFConfig, config)
-        self.model = context.build_network("xavier", kind="vnet_skcdf")
+        self.model = context.build_network("xavier", TwoPathNetwork)
         counts = context.class_counts.float()
         present = counts > 0
-        rarest = torch.where(present, counts, torch.inf).min() if self.settings.rarest == "present" else counts.min()
+        rarest = torch.where(present, counts, torch.inf).min() if self.config.rarest == "present" else counts.min()
         # ir_c = min_j n_j / n_c; a class never seen always wins
         seen = rarest / (counts + 1e-8)
         self.register_buffer("ratio", torch.where(present, seen, 1.0).clamp(max=1))
@@ -80,7 +80,7 @@ class SKCDF(Method):
 
     def _masked(self, logits: Tensor, label: Tensor, won: Tensor, with_dice: bool) -> Tensor:
         """Cross-entropy, and Dice where asked for, over the voxels that won."""
-        if self.settings.masked == "background":
+        if self.config.masked == "background":
             logits, label = logits * won.unsqueeze(1), label * won
             loss = functional.cross_entropy(logits, label)
             return loss + dice_loss(logits.softmax(1), label, absent=self.config.absent_class) if with_dice else loss
@@ -96,17 +96,12 @@ class SKCDF(Method):
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """The main heads follow the auxiliary ones; the unlabelled decoder, also trained, follows the labelled one."""
-        known, unknown, rate = self.model.decoder_l, self.model.decoder_u, 1 - self.settings.momentum
-        for follower, leader in (
-            (known.out_conv9, known.out_conv9_abc),
-            (unknown, known),
-            (unknown.out_conv9, unknown.out_conv9_abc),
-        ):
-            torch._foreach_lerp_(list(follower.parameters()), list(leader.parameters()), rate)
+        for follower, leader in self.model.followers():
+            followers: list[Tensor] = list(follower.parameters())
+            torch._foreach_lerp_(followers, list(leader.parameters()), 1 - self.config.momentum)
 
     def predictor(self) -> nn.Module:
-        network: nn.Module = self.model
-        return network
+        return self.model
 
     def published_modules(self) -> dict[str, nn.Module]:
         return {"A": self.model, "B": self.model}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -30,13 +30,13 @@ class SLCNetConfig(MethodConfig):
     softmax_twice: bool = Field(False, description="the mean probability goes through another softmax at prediction")
     published_optimizer: bool = Field(False, description="weight decay 1e-4 and no Nesterov momentum for both networks")
 
-    reference: ClassVar[Any] = {
+    reference: ClassVar = {
         **MethodConfig.reference,
         "white_to_black": True,
         "softmax_twice": True,
         "published_optimizer": True,
     }
-    reference_training: ClassVar[Any] = {"optim": {"schedule": "poly"}, "final_epoch": False}
+    reference_training: ClassVar = {"optim": {"schedule": "poly"}, "final_epoch": False}
 
     def view(self, name: str) -> ViewConfig:
         """Each network's input: an intensity curve (none for 2 patches of 5); the second's with noise on top."""
@@ -61,7 +61,7 @@ class Ensemble(nn.Module):
         return (first + second) / 2
 
 
-class SLCNet(Method):
+class SLCNet(Method[SLCNetConfig]):
     """L = sum of both [(CE + Dice)/2 on labels + w(e) CE with the other's pseudo-labels] (METHODS 4.12)."""
 
     Config = SLCNetConfig
@@ -74,11 +74,10 @@ class SLCNet(Method):
     )
     views = ("first", "second")
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: SLCNetConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        self.settings = cast(SLCNetConfig, config)
         self.A = context.build_network("default")
-        self.B = context.build_network("default", in_channels=1 + context.num_classes)
+        self.B = context.build_network("default", in_channels=context.in_channels + context.num_classes)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)
@@ -114,28 +113,28 @@ class SLCNet(Method):
 
     def _block_sums(self, v: Tensor) -> Tensor:
         """(B, C, D, H, W) to sums (C, blocks)."""
-        size = [math.ceil(length / self.settings.blocks) for length in v.shape[2:]]
+        size = [math.ceil(length / self.config.blocks) for length in v.shape[2:]]
         return functional.avg_pool3d(v.sum(0), size, ceil_mode=True, divisor_override=1).flatten(1)
 
     @torch.no_grad()
     def _sure(self, image: Tensor, progress: Progress) -> Tensor:
         """Where the first network's noisy passes have little entropy: float (B, D, H, W)."""
         total = torch.zeros((), device=image.device)
-        for _ in range(self.settings.passes):
-            noisy = clipped_gaussian(image, self.settings.noise, self.settings.noise_clip)
+        for _ in range(self.config.passes):
+            noisy = clipped_gaussian(image, self.config.noise, self.config.noise_clip)
             total = total + self.A(noisy).float().softmax(1)
-        mean = total / self.settings.passes
+        mean = total / self.config.passes
         entropy = -(mean * (mean + 1e-6).log()).sum(1)
         # the paper's threshold, ln 2 for any number of classes
         limit = (0.75 + 0.25 * sigmoid_rampup(progress.step, progress.total_steps)) * math.log(2)
         return (entropy < limit).float()
 
     def parameter_groups(self, optim: Any) -> list[dict[str, Any]]:
-        extra = {"weight_decay": 1e-4, "nesterov": False} if self.settings.published_optimizer else {}
+        extra = {"weight_decay": 1e-4, "nesterov": False} if self.config.published_optimizer else {}
         return [{**group, **extra} for group in super().parameter_groups(optim)]
 
     def predictor(self) -> nn.Module:
-        return Ensemble(self.A, self.B, outputs_probabilities=not self.settings.softmax_twice)
+        return Ensemble(self.A, self.B, outputs_probabilities=not self.config.softmax_twice)
 
     def published_modules(self) -> dict[str, nn.Module]:
         return {"A": self.A, "B": self.B}

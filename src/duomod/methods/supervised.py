@@ -27,8 +27,7 @@ class Supervised(Method):
         return StepOutput(loss, {"supervised": loss.detach()})
 
     def predictor(self) -> nn.Module:
-        network: nn.Module = self.model
-        return network
+        return self.model
 
     def published_modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
-from duomod.networks.vnet import Stage, VNet
+from duomod.networks.base import StagedNetwork, crop
 
 
 class URPCConfig(MethodConfig):
@@ -21,16 +21,16 @@ class URPCConfig(MethodConfig):
     )
 
     #: The published ramp lasts the whole training.
-    reference: ClassVar[Any] = {**MethodConfig.reference, "rampup": 0.9999}
+    reference: ClassVar = {**MethodConfig.reference, "rampup": 0.9999}
 
 
 class Pyramid(nn.Module):
-    """A V-Net with one more head on every coarser decoder stage."""
+    """A network with one more head on every coarser decoder stage."""
 
-    def __init__(self, network: VNet, num_classes: int, dropout: tuple[float, ...]) -> None:
+    def __init__(self, network: StagedNetwork, num_classes: int, dropout: tuple[float, ...]) -> None:
         super().__init__()
         self.network = network
-        widths = [network.out_conv.in_channels * 2**level for level in reversed(range(1, network.levels - 1))]
+        widths = network.stage_widths[:-1]
         rates = [dropout[min(i, len(dropout) - 1)] for i in range(len(widths))]
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Dropout3d(rate), nn.Conv3d(width, num_classes, 1))
@@ -39,24 +39,20 @@ class Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Logits (B, C, D, H, W) of every decoder stage at the input's size, the finest first."""
-        size = x.shape[2:]
-        step = 2 ** (self.network.levels - 1)
-        x = functional.pad(x, [p for length in reversed(size) for p in (0, -length % step)])
-        padded = x.shape[2:]
-        maps = self.network.encode(x)
-        stages = [m for m in self.network.children() if isinstance(m, Stage)][2 * self.network.levels - 1 :]
-        heads: list[nn.Module] = [*self.heads, nn.Sequential(self.network.dropout_last, self.network.head)]
-        x, logits = maps[-1], []
-        for up, block, skip, head in zip(stages[::2], stages[1::2], maps[-2::-1], heads, strict=True):
-            x = block(up(x) + skip)
-            z = head(x)
-            if z.shape[2:] != padded:
-                z = functional.interpolate(z.float(), size=padded, mode="trilinear", align_corners=False)
-            logits.append(z[:, :, : size[0], : size[1], : size[2]].float())
-        return logits[::-1]
+        *coarse, finest = self.network.stages(self.network.encode(x))
+        scales = [head(stage) for head, stage in zip(self.heads, coarse, strict=True)]
+        scales.append(self.network.head(self.network.dropout_last(finest)))
+        return [crop(_resized(z, finest), x).float() for z in reversed(scales)]
 
 
-class URPC(Method):
+def _resized(z: Tensor, like: Tensor) -> Tensor:
+    """Trilinear, where the sizes differ."""
+    if z.shape[2:] == like.shape[2:]:
+        return z
+    return functional.interpolate(z.float(), size=like.shape[2:], mode="trilinear", align_corners=False)
+
+
+class URPC(Method[URPCConfig]):
     """L = mean_s Lsup(z_s) + w(e) mean_s Lcons(p_s, mean_s p_s) (eq. 2-6); prediction is the finest head's."""
 
     Config = URPCConfig
@@ -68,10 +64,10 @@ class URPC(Method):
         summary="heads at all resolutions agree with their mean, uncertain voxels counting less",
     )
 
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
+    def __init__(self, config: URPCConfig, context: MethodContext) -> None:
         super().__init__(config, context)
-        network = context.build_network("kaiming", kind="vnet")
-        self.pyramid = Pyramid(network, context.num_classes, cast(URPCConfig, config).dropout)
+        network = context.build_network("kaiming", StagedNetwork)
+        self.pyramid = Pyramid(network, context.num_classes, self.config.dropout)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         labelled = len(batch.image_l)

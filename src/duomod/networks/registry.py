@@ -1,93 +1,116 @@
-"""Networks by name. A new network is one entry in ``_BUILDERS``."""
+"""Networks by name. A new one is one entry in ``_KINDS``; packages add theirs by entry point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
-from torch import Tensor, nn
+import torch
 
 from duomod.config import NetworkConfig
 from duomod.errors import InputError, nearest_name
 from duomod.networks import monai_nets
+from duomod.networks.base import Network, NotOfferedError, Parts
+from duomod.networks.decoupled import DecoupledNetwork
+from duomod.networks.projected import ProjectedNetwork
 from duomod.networks.unet import UNet
 from duomod.networks.vnet import VNet
-from duomod.networks.vnet_decoupled import VNetDecoupled
-from duomod.networks.vnet_dycon import VNetDyCON
-from duomod.networks.vnet_skcdf import VNetSKCDF
+from duomod.networks.vnet_published import VNetDecoupled, VNetDyCON
+from duomod.plugins import from_entry_point, known_names, load_file, only_class, own_classes
 
-Builder = Callable[[NetworkConfig, int, int], nn.Module]
+ENTRY_POINT_GROUP = "duomod.networks"
 
-
-def _like_vnet(network: Callable[..., nn.Module]) -> Builder:
-    """Builder of a network that takes the V-Net's settings."""
-
-    def build(config: NetworkConfig, in_channels: int, num_classes: int) -> nn.Module:
-        return network(
-            in_channels,
-            num_classes,
-            config.filters,
-            config.norm,
-            config.dropout_bottleneck,
-            config.dropout_last,
-            config.levels,
-        )
-
-    return build
-
-
-_BUILDERS: dict[str, Builder] = {
-    "vnet": _like_vnet(VNet),
-    "unet": _like_vnet(UNet),
-    "resunet": monai_nets.residual_unet,
-    "segresnet": monai_nets.segresnet,
-    "swinunetr": monai_nets.swin_unetr,
-    "vnet_decoupled": _like_vnet(VNetDecoupled),
-    "vnet_dycon": _like_vnet(VNetDyCON),
-    "vnet_skcdf": _like_vnet(VNetSKCDF),
+_KINDS: dict[str, type[Network]] = {
+    "vnet": VNet,
+    "unet": UNet,
+    "resunet": monai_nets.ResidualUNet,
+    "segresnet": monai_nets.SegResNet,
+    "swinunetr": monai_nets.SwinUNETR,
 }
 
-#: Networks with parts that only their own method trains: the methods ask for them, users do not.
-_OF_ONE_METHOD = {"vnet_decoupled", "vnet_dycon", "vnet_skcdf"}
+#: Forms of the V-Net whose weights are published.
+_PUBLISHED: Mapping[type[Network], type[Network]] = {DecoupledNetwork: VNetDecoupled, ProjectedNetwork: VNetDyCON}
 
 
 def network_names() -> list[str]:
-    """Names that ``--network`` accepts."""
-    return sorted(_BUILDERS.keys() - _OF_ONE_METHOD)
+    """Names that ``--network`` accepts: built in, and from installed packages."""
+    return known_names(_KINDS, ENTRY_POINT_GROUP)
 
 
-def build_network(config: NetworkConfig, in_channels: int, num_classes: int) -> Any:
-    """Build the network ``config.name``: it offers ``forward``, ``features`` and ``head``.
+def load_network(name: str) -> type[Network]:
+    """Return the class of a network.
 
     Raises:
-        InputError: there is no network of that name (the nearest one is suggested).
+        InputError: there is no network of that name (the nearest one is suggested), or a plug-in cannot be imported.
     """
-    if config.name not in _BUILDERS:
-        raise InputError(
-            f"unknown network '{config.name}'.{nearest_name(config.name, network_names())}"
-            f" Known: {', '.join(network_names())}"
-        )
-    return _BUILDERS[config.name](config, in_channels, num_classes)
+    if name in _KINDS:
+        return _KINDS[name]
+    found = from_entry_point(ENTRY_POINT_GROUP, name, Network, "network")
+    if found is not None:
+        return found
+    known = network_names()
+    raise InputError(f"unknown network '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
 
 
-def published_as_vnet(content: Mapping[str, Mapping[str, Tensor]]) -> tuple[str, dict[str, Tensor]]:
-    """Say which method a published checkpoint is of, and give its first network's weights under the V-Net's names.
+def only_network(path: Path) -> type[Network]:
+    """Return the network class of a Python file outside any package.
 
-    The weights are for :func:`duomod.networks.vnet.settings_from_state`. Methods with plain V-Nets cannot be told
-    apart: two networks count as ``cps``, student and teacher as ``uamt``.
+    Raises:
+        InputError: no such file, it cannot be imported, or it holds not exactly one network.
+    """
+    return only_class(load_file(path), Network, str(path))
+
+
+def plugin_network(path: Path) -> type[Network] | None:
+    """The same of a file that need not hold a network: None where it does not."""
+    return only_network(path) if own_classes(load_file(path), Network) else None
+
+
+def build_network(
+    config: NetworkConfig,
+    in_channels: int,
+    num_classes: int,
+    form: type[Network] = Network,
+    kind: type[Network] | None = None,
+) -> Network:
+    """Build a network, with fresh weights, in the form a method needs.
 
     Args:
-        content: State dicts by key (``A``, ``B`` or ``model``, ``ema_model``).
+        config: Its settings; ``config.name`` says which network.
+        in_channels: Channels of the image.
+        num_classes: Classes, background included.
+        form: What the result is an instance of.
+        kind: A network of the user's, instead of that of that name.
+
+    Raises:
+        InputError: there is no network of that name, or it does not have what the form needs.
     """
-    state = dict(next(iter(content.values())))
-    if "decoder_pseudo.head.weight" in state:
-        return "dst", {**state, "out_conv.weight": state["decoder.head.weight"]}
-    if "decoder_l.out_conv9.weight" in state:
-        encoder = {key.removeprefix("encoder."): value for key, value in state.items()}
-        return "skcdf", {**encoder, "out_conv.weight": state["decoder_l.out_conv9.weight"]}
-    if "projection.0.weight" in state:
-        return "dycon", state
-    if "A" not in content:
-        return ("uamt" if "ema_model" in content else "supervised"), state
-    inputs = [weights["block_one.conv.0.weight"].shape[1] for weights in content.values()]
-    return ("slcnet" if len(set(inputs)) > 1 else "cps"), state
+    kind = kind or load_network(config.name)
+    try:
+        network = _assembled(form, Parts(kind, config, in_channels, num_classes))
+    except NotOfferedError:
+        able = ", ".join(name for name in _KINDS if _offers(name, form))
+        raise InputError(
+            f"the network {config.name} cannot be built with {form.form}, as this method needs it;"
+            f" choose another ({able})"
+        ) from None
+    return network
+
+
+def _assembled(form: type[Network], parts: Parts) -> Network:
+    layout = _PUBLISHED.get(form, form) if parts.kind is VNet else form
+    network = layout.assemble(parts)
+    if not isinstance(network, form):
+        raise NotOfferedError(form.form)
+    return network
+
+
+def _offers(name: str, form: type[Network]) -> bool:
+    """Whether a built-in network can be built in a form; tried without memory for weights."""
+    tiny = NetworkConfig(name=name, filters=4, levels=3, norm="instance")
+    try:
+        with torch.device("meta"):
+            _assembled(form, Parts(_KINDS[name], tiny, 1, 2))
+    except (NotOfferedError, InputError):
+        return False
+    return True

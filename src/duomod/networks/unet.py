@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from duomod.networks.vnet import Norm, norm_layers
+from duomod.networks.base import StagedNetwork
+from duomod.networks.u_shaped import HalvingDecoder, HalvingEncoder, Norm, UShapedNetwork, norm_layers
 
 
 def _block(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
@@ -17,11 +19,47 @@ def _block(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class UNet(nn.Module):
-    """U-Net: (B, in_channels, D, H, W) to logits (B, num_classes, D, H, W); arguments as the V-Net's.
+class UNetEncoder(HalvingEncoder):
+    """The U-Net's encoder; arguments as :class:`HalvingEncoder`'s."""
 
-    Sizes that the encoder cannot halve evenly are zero-padded at the end of each axis and cropped again.
-    """
+    def __init__(self, in_channels: int, filters: int, norm: Norm, dropout: float, levels: int) -> None:
+        super().__init__(in_channels, filters, norm, dropout, levels)
+        ins = [in_channels, *self.widths[:-1]]
+        self.encoder = nn.ModuleList(_block(i, o, norm) for i, o in zip(ins, self.widths, strict=True))
+        self.pool = nn.MaxPool3d(2)
+
+    def encode_padded(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            x = block(self.pool(x) if level else x)
+            maps.append(x)
+        return [*maps[:-1], cast(Tensor, self.dropout_bottleneck(maps[-1]))]
+
+
+class UNetDecoder(HalvingDecoder):
+    """The U-Net's decoder without a head."""
+
+    up: nn.ModuleList
+    decoder: nn.ModuleList
+
+    def add_blocks(self, filters: int, norm: Norm, dropout: float, levels: int) -> None:
+        super().add_blocks(filters, norm, dropout, levels)
+        self.up = nn.ModuleList(nn.ConvTranspose3d(2 * w, w, 2, stride=2) for w in self.stage_widths)
+        self.decoder = nn.ModuleList(_block(2 * w, w, norm) for w in self.stage_widths)
+
+    def stages(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        x, stages = maps[-1], []
+        for up, block, skip in zip(self.up, self.decoder, reversed(maps[:-1]), strict=True):
+            x = block(torch.cat([up(x), skip], dim=1))
+            stages.append(x)
+        return stages
+
+
+class UNet(UNetEncoder, UNetDecoder, UShapedNetwork, StagedNetwork):
+    """U-Net: (B, in_channels, D, H, W) to logits (B, num_classes, D, H, W); arguments as the V-Net's."""
+
+    encoder_class = UNetEncoder
+    decoder_class = UNetDecoder
 
     def __init__(
         self,
@@ -33,30 +71,7 @@ class UNet(nn.Module):
         dropout_last: float = 0.0,
         levels: int = 4,
     ) -> None:
-        super().__init__()
-        widths = [filters * 2**level for level in range(levels)]
-        ins = [in_channels, *widths[:-1]]
-        self.encoder = nn.ModuleList(_block(i, o, norm) for i, o in zip(ins, widths, strict=True))
-        self.pool = nn.MaxPool3d(2)
-        self.up = nn.ModuleList(nn.ConvTranspose3d(w, w // 2, 2, stride=2) for w in reversed(widths[1:]))
-        self.decoder = nn.ModuleList(_block(2 * w, w, norm) for w in reversed(widths[:-1]))
-        self.dropout_bottleneck = nn.Dropout3d(dropout_bottleneck)
-        self.dropout_last = nn.Dropout3d(dropout_last)
+        super().__init__(in_channels, filters, norm, dropout_bottleneck, levels)
+        self.num_classes = num_classes
+        self.add_blocks(filters, norm, dropout_last, levels)
         self.head = nn.Conv3d(filters, num_classes, 1)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the features the head works on: (B, filters, D, H, W)."""
-        size = x.shape[2:]
-        step = 2 ** len(self.up)
-        x = nn.functional.pad(x, [p for length in reversed(size) for p in (0, -length % step)])
-        maps: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x)
-            maps.append(x)
-        x = self.dropout_bottleneck(maps.pop())
-        for up, block in zip(self.up, self.decoder, strict=True):
-            x = block(torch.cat([up(x), maps.pop()], dim=1))
-        return cast(Tensor, self.dropout_last(x))[:, :, : size[0], : size[1], : size[2]]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.features(x)))

@@ -12,12 +12,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.intensity import normalise
+from duomod.settings import checked
 from duomod.workspace import read_json
 
 #: Written into dataset.json; a raw data set's dataset.json has no such field.
@@ -83,11 +84,13 @@ class Store:
         folder: Where it lies.
         spec: The description it was made with.
         cases: All cases by id.
+        channels: Channels of every image. ``dataset.json`` says it as ``channels``; where it does not, it is one.
     """
 
     folder: Path
     spec: DatasetSpec
     cases: Mapping[str, CaseRecord]
+    channels: int = 1
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -109,15 +112,30 @@ class Store:
             raise InputError(f"{folder}: not preprocessed (a raw data set?); run duomod preprocess first")
         if data["format"] != FORMAT:
             raise InputError(f"{index}: format {data['format']}, expected {FORMAT}; run duomod preprocess again")
-        return cls(folder, parse_spec(data.get("spec") or {}, str(index)), _records(data.get("cases") or [], index))
+        channels = data.get("channels", 1)
+        if not isinstance(channels, int) or channels < 1:
+            raise InputError(f"{index}: channels {channels}: must be a whole number of at least 1; preprocess again")
+        spec = parse_spec(data.get("spec") or {}, str(index))
+        return cls(folder, spec, _records(data.get("cases") or [], index), channels)
 
     def image(self, case_id: str) -> NDArray[np.generic]:
-        """Memory map of an image, (D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
+        """Memory map of an image, (C, D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
+
+        The file holds (C, D, H, W), or (D, H, W) where there is one channel.
 
         Raises:
-            InputError: no such case, or its file is missing or damaged.
+            InputError: no such case, or its file is missing, damaged or of another shape.
         """
-        return self._mapped(case_id, "image")
+        array: NDArray[np.generic] = self._mapped(case_id, "image")
+        wanted = (self.channels, *self.cases[case_id].shape)
+        if self.channels == 1 and array.shape == wanted[1:]:
+            return array[None]
+        if array.shape != wanted:
+            raise InputError(
+                f"{self.folder}: {case_id}: array of shape {array.shape}, expected {wanted};"
+                " run duomod preprocess again"
+            )
+        return array
 
     def label(self, case_id: str) -> NDArray[np.uint8]:
         """Memory map of a label map, (D, H, W) uint8.
@@ -131,7 +149,7 @@ class Store:
         return label
 
     def normalised(self, case_id: str) -> NDArray[np.float32]:
-        """A whole image as a network sees it, (D, H, W) float32 in [0, 1]."""
+        """A whole image as a network sees it, (C, D, H, W) float32 in [0, 1]."""
         return normalise(self.image(case_id), self.cases[case_id].modality, self.spec.window)
 
     def coords(self, case_id: str) -> dict[int, NDArray[np.int32]]:
@@ -178,8 +196,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _records(rows: Any, index: Path) -> dict[str, CaseRecord]:
-    try:
-        records = [CaseRecord.model_validate(row) for row in rows]
-    except (ValidationError, TypeError) as error:
-        raise InputError(f"{index}: damaged list of cases ({str(error).splitlines()[0]}); preprocess again") from None
+    source = f"{index}: damaged list of cases; preprocess again: "
+    if not isinstance(rows, list):
+        raise InputError(f"{source}it is not a list")
+    records = [checked(CaseRecord, row, source=source) for row in rows]
     return {record.case_id: record for record in records}

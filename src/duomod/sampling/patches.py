@@ -49,13 +49,14 @@ def random_corner(rng: np.random.Generator, shape: Index3, patch: Index3, margin
 def read_patch(
     volume: NDArray[np.generic], corner: Index3, patch: Index3
 ) -> tuple[NDArray[np.generic], list[tuple[int, int]]]:
-    """Copy a patch's part inside the volume.
+    """Copy a patch's part inside a volume (D, H, W) or (C, D, H, W); nothing else of it is read.
 
     Returns:
         The voxels inside, and the padding (before, after) per axis that brings them to the patch's size.
     """
-    slices, padding = [], []
-    for start, size, length in zip(corner, volume.shape, patch, strict=True):
+    channels = volume.ndim - len(patch)
+    slices, padding = [slice(None)] * channels, [(0, 0)] * channels
+    for start, size, length in zip(corner, volume.shape[channels:], patch, strict=True):
         low, high = max(start, 0), min(start + length, size)
         slices.append(slice(low, high))
         padding.append((low - start, start + length - high))

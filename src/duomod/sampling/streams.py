@@ -155,7 +155,7 @@ class UnlabelledStream:
 def _normalised_patch(store: Store, case: str, volume: NDArray[np.generic], corner: Index3, patch: Index3) -> Tensor:
     voxels, padding = read_patch(volume, corner, patch)
     image = normalise(voxels, store.cases[case].modality, store.spec.window)
-    return torch.from_numpy(np.pad(image, padding))[None]
+    return torch.from_numpy(np.pad(image, padding))
 
 
 class StepDataset(Dataset[Batch]):

@@ -20,7 +20,8 @@ from duomod.methods.base import Batch, Method, Progress
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, batches
 from duomod.seeding import torch_seed
-from duomod.training.checkpoint import ModelInfo, save_checkpoint
+from duomod.training.checkpoint import save_checkpoint
+from duomod.training.model_info import ModelInfo
 from duomod.training.optim import build_optimizer, learning_rate
 from duomod.training.precision import autocast
 from duomod.training.stopping import Interrupted, resume_command, stop_requests

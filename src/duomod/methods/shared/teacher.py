@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+StudentT = TypeVar("StudentT", bound=nn.Module, covariant=True)
 
-class EMATeacher(nn.Module):
+
+class EMATeacher(nn.Module, Generic[StudentT]):
     """A copy of ``student`` that no gradient reaches and that :meth:`update` pulls towards the student.
 
     Source: Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017, eq. 2.
     The student itself is not held, so that it is not saved twice.
     """
 
-    def __init__(self, student: nn.Module) -> None:
+    network: StudentT
+
+    def __init__(self, student: StudentT) -> None:
         super().__init__()
         self.network = copy.deepcopy(student).requires_grad_(False)
 

@@ -1,11 +1,9 @@
-"""Two networks that teach each other: the skeleton of CPS and of what builds on it."""
+"""Two networks that teach each other: what CPS and its kin predict with and learn by."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional
-
-from duomod.methods.base import Method, MethodConfig, MethodContext
 
 
 class MeanLogits(nn.Module):
@@ -18,21 +16,6 @@ class MeanLogits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean: Tensor = (self.a(x) + self.b(x)) / 2
         return mean
-
-
-class TwoNetworks(Method):
-    """Networks ``A`` (Kaiming) and ``B`` (Xavier): same input, different start, own dropout masks (METHODS 1.4)."""
-
-    def __init__(self, config: MethodConfig, context: MethodContext) -> None:
-        super().__init__(config, context)
-        self.A = context.build_network("kaiming")
-        self.B = context.build_network("xavier")
-
-    def predictor(self) -> nn.Module:
-        return MeanLogits(self.A, self.B)
-
-    def published_modules(self) -> dict[str, nn.Module]:
-        return {"A": self.A, "B": self.B}
 
 
 def cross_pseudo_supervision(logits_a: Tensor, logits_b: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from duomod.console import say
 from duomod.errors import InputError, nearest_name
-from duomod.plugins import entry_point_names, from_entry_point, only_class
+from duomod.plugins import from_entry_point, known_names, only_class
 from duomod.sampling.transforms.base import Transform
 
 ENTRY_POINT_GROUP = "duomod.transforms"
@@ -27,7 +27,7 @@ def builtin_names() -> list[str]:
 
 def transform_names() -> list[str]:
     """Names of all transforms, built in and from installed packages."""
-    return sorted({*builtin_names(), *entry_point_names(ENTRY_POINT_GROUP)})
+    return known_names(builtin_names(), ENTRY_POINT_GROUP)
 
 
 def load_transform(name: str) -> type[Transform]:

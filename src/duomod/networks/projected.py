@@ -1,17 +1,21 @@
-"""V-Net with a contrastive branch at its bottleneck (METHODS 2.3), for DyCON. State-dict keys are the reference's."""
+"""Any network with a contrastive branch at its bottleneck (METHODS 2.3), as DyCON needs it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from duomod.networks.vnet import Norm, VNet, norm_layers
+from duomod.networks.base import Network, Parts, crop
+from duomod.networks.u_shaped import Norm, norm_layers
 
 _DILATIONS = (6, 12, 18)
 _HIDDEN, _EMBEDDING = 512, 256
+#: How much finer the embeddings are than the bottleneck.
+_FINER = 2
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:
@@ -57,35 +61,20 @@ class ASPP(nn.Module):
         return cast(Tensor, self.dropout(torch.relu(self.bn1(self.conv1(stacked)))))
 
 
-class VNetDyCON(VNet):
-    """V-Net with two heads and a projection (61,249,056 parameters with 32 filters and 16 classes).
+class ProjectedNetwork(Network):
+    """A network that also gives embeddings of its bottleneck.
 
     ``forward`` gives the segmentation logits (B, num_classes, D, H, W), :meth:`embed` also the embeddings.
-
-    Args:
-        in_channels, num_classes, filters, norm, dropout_bottleneck, dropout_last, levels: as :class:`VNet`. The
-            pyramid's dropout is the bottleneck's.
-        feature_scale: How much finer the embeddings are than the bottleneck.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 16,
-        filters: int = 32,
-        norm: Norm = "batch",
-        dropout_bottleneck: float = 0.5,
-        dropout_last: float = 0.5,
-        levels: int = 5,
-        feature_scale: int = 2,
-    ) -> None:
-        super().__init__(in_channels, num_classes, filters, norm, dropout_bottleneck, dropout_last, levels)
-        self.feature_scale = feature_scale
-        channels = filters * 2 ** (levels - 1)
-        # ``out_conv`` is the head of a signed distance map, which nothing supervises (METHODS 4.14); it is not trained.
-        self.out_conv.requires_grad_(False)
-        self.out_conv2 = nn.Conv3d(filters, num_classes, 1)
-        self.aspp = ASPP(channels, norm, dropout_bottleneck)
+    form = "a projection of its bottleneck"
+    aspp: ASPP
+    projection: nn.Sequential
+
+    def add_projection(self, norm: Norm, dropout: float) -> None:
+        """Add the contrastive branch, with fresh weights; ``dropout`` is the pyramid's."""
+        channels = self.widths[-1]
+        self.aspp = ASPP(channels, norm, dropout)
         self.projection = nn.Sequential(
             nn.Conv3d(channels, _HIDDEN, 1),
             _norm(norm, _HIDDEN),
@@ -94,23 +83,38 @@ class VNetDyCON(VNet):
             _norm(norm, _EMBEDDING),
         )
 
-    @property
-    def head(self) -> nn.Module:
-        """The segmentation head."""
-        return self.out_conv2
-
-    def signed_distance(self, features: Tensor) -> Tensor:
-        """tanh of the first head: (B, num_classes, D, H, W) in (-1, 1)."""
-        return torch.tanh(self.out_conv(features))
-
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return segmentation logits (B, C, D, H, W) and embeddings (B, 256, d, h, w) at ``feature_scale``."""
-        size = x.shape[2:]
-        step = 2 ** (self.levels - 1)
-        x = functional.pad(x, [p for length in reversed(size) for p in (0, -length % step)])
+        """Segmentation logits (B, C, D, H, W), and embeddings (B, 256, d, h, w) twice as fine as the bottleneck."""
         maps = self.encode(x)
-        logits = self.head(self.decode(maps))[:, :, : size[0], : size[1], : size[2]]
-        fine = functional.interpolate(
-            self.aspp(maps[-1]), scale_factor=self.feature_scale, mode="trilinear", align_corners=True
-        )
+        logits = crop(self.head(self.decode(maps)), x)
+        fine = functional.interpolate(self.aspp(maps[-1]), scale_factor=_FINER, mode="trilinear", align_corners=True)
         return logits, cast(Tensor, self.projection(fine))
+
+    @classmethod
+    def assemble(cls, parts: Parts) -> Network:
+        return _Assembled(parts)
+
+
+class _Assembled(ProjectedNetwork):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.network = network = parts.network()
+        self.in_channels, self.num_classes = network.in_channels, network.num_classes
+        self.stride, self.widths, self.width = network.stride, network.widths, network.width
+        self.two_voxels = network.two_voxels
+        self.add_projection(parts.config.norm, parts.config.dropout_bottleneck)
+
+    @property
+    def description(self) -> str:
+        return f"{self.network.description} with projection"
+
+    @property
+    def head(self) -> nn.Module:  # type: ignore[override]  # it is the network's
+        """The network's own head."""
+        return self.network.head
+
+    def encode_padded(self, x: Tensor) -> list[Tensor]:
+        return self.network.encode_padded(x)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.network.decode(maps)

@@ -1,4 +1,4 @@
-"""V-Net with two decoders and channel attention (METHODS 2.4), for SKCDF. State-dict keys are the reference's."""
+"""Attention among the channels of a map (METHODS 2.4)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from duomod.networks.vnet import Norm
-from duomod.networks.vnet_decoupled import Decoder, Encoder, crop
+from duomod.networks.base import crop
 
 #: The bottleneck map of a 64x128x128 patch, for which the global block's kernel is made.
 REFERENCE_MAP = (4, 8, 8)
@@ -133,70 +132,3 @@ class AttentionBlock(nn.Module):
         b, c = len(tokens), tokens.shape[-1]
         boxes = tokens.reshape(b, d // kd, h // kh, w // kw, kd, kh, kw, c)
         return boxes.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(b, c, d, h, w)
-
-
-class TwoHeads(Decoder):
-    """A decoder with a main head and an auxiliary, balanced one ("abc")."""
-
-    def __init__(self, num_classes: int, filters: int, norm: Norm, dropout: float, levels: int) -> None:
-        super().__init__(filters, norm, dropout, levels)
-        self.out_conv9 = nn.Conv3d(filters, num_classes, 1)
-        self.out_conv9_abc = nn.Conv3d(filters, num_classes, 1)
-
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the main and the auxiliary logits."""
-        features = self.decode(maps)
-        return self.out_conv9(features), self.out_conv9_abc(features)
-
-
-class VNetSKCDF(nn.Module):
-    """One encoder, attention at the bottleneck, a decoder for labelled and one for unlabelled patches.
-
-    50,917,584 parameters with 32 filters and 16 classes. ``forward`` gives the logits that inference uses: the main
-    head of the unlabelled path, (B, num_classes, D, H, W). Maps of any size and batches of any composition work.
-    """
-
-    def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 16,
-        filters: int = 32,
-        norm: Norm = "batch",
-        dropout_bottleneck: float = 0.5,
-        dropout_last: float = 0.5,
-        levels: int = 5,
-    ) -> None:
-        super().__init__()
-        channels = filters * 2 ** (levels - 1)
-        self.encoder = Encoder(in_channels, filters, norm, dropout_bottleneck, levels)
-        self.decoder_l = TwoHeads(num_classes, filters, norm, dropout_last, levels)
-        self.decoder_u = TwoHeads(num_classes, filters, norm, dropout_last, levels)
-        self.cross_attention_local = AttentionBlock(channels, (2, 2, 2), whole=False)
-        self.cross_attention_global = AttentionBlock(channels, REFERENCE_MAP, whole=True)
-
-    @property
-    def head(self) -> nn.Module:
-        """The main head of the unlabelled path."""
-        return self.decoder_u.out_conv9
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return what that head works on: (B, filters, D, H, W)."""
-        return crop(self.decoder_u.decode(self._maps(x, None)), x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.features(x)))
-
-    def labelled(self, x: Tensor, labelled: int) -> tuple[Tensor, Tensor]:
-        """Main and auxiliary logits of the labelled path; the first ``labelled`` samples of ``x`` have labels."""
-        main, balanced = self.decoder_l(self._maps(x, labelled))
-        return crop(main, x), crop(balanced, x)
-
-    def unlabelled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Main and auxiliary logits of the unlabelled path."""
-        main, balanced = self.decoder_u(self._maps(x, None))
-        return crop(main, x), crop(balanced, x)
-
-    def _maps(self, x: Tensor, labelled: int | None) -> list[Tensor]:
-        *fine, deepest = self.encoder.encode(x)
-        deepest = self.cross_attention_local(deepest, labelled)
-        return [*fine, self.cross_attention_global(deepest, labelled)]

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from duomod.losses.class_weights import rlm_weights
-
-WeightRule = Literal["none", "rlm", "dhc"]
+from duomod.config import WeightRule
+from duomod.losses.class_weights import distribution_weights, rlm_weights
 
 #: Steps between two looks at the predictions.
 INTERVAL = 10
@@ -60,12 +58,6 @@ class ClassWeights(nn.Module):
             return rlm_weights(self.distribution)
         weight = distribution_weights(self.distribution)
         return weight, weight
-
-
-def distribution_weights(distribution: Tensor) -> Tensor:
-    """DistDW (DHC): w_c = C ln(max n / n_c) / max_c ln(max n / n_c), for shares or counts (C,)."""
-    rarity = ((distribution.max() + 1e-8) / (distribution + 1e-8)).log()
-    return len(distribution) * rarity / rarity.max().clamp(min=1e-8)
 
 
 @contextmanager

@@ -1,0 +1,44 @@
+"""Published checkpoints: they hold weights and nothing that says of what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duomod.config import NetworkConfig
+from duomod.datasets.spec import DatasetSpec
+from duomod.errors import InputError
+from duomod.networks.vnet_published import published_as_vnet, settings_from_state
+from duomod.training.model_info import ModelInfo
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a checkpoint without our info is to be read: its method, and the data set it was trained on."""
+
+    method: str | None = None
+    spec: DatasetSpec | None = None
+
+
+def inferred_info(path: Path, content: Mapping[str, Any], published: Published) -> ModelInfo:
+    """Read off the weights of a published checkpoint what they are.
+
+    Raises:
+        InputError: they are not a known network's.
+    """
+    try:
+        guess, state = published_as_vnet({key: value for key, value in content.items() if isinstance(value, dict)})
+        settings = settings_from_state(state)
+    except (KeyError, StopIteration, AttributeError):
+        raise InputError(f"{path}: the weights are not those of a V-Net that duomod knows") from None
+    num_classes, in_channels = int(settings.pop("num_classes")), int(settings.pop("in_channels"))
+    return ModelInfo(
+        method=published.method or guess,
+        network=NetworkConfig.model_validate(settings),
+        in_channels=in_channels,
+        num_classes=num_classes,
+        patch=published.spec.patch if published.spec else DatasetSpec.model_fields["patch"].default,
+        spec=published.spec,
+    )
