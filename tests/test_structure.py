@@ -47,7 +47,6 @@ UNUSED: set[str] = {
     "src/duomod/experiments/executor.py:executor_settings",
     "src/duomod/experiments/schedule.py:Schedule",
     "src/duomod/inference/predict.py:predict_image",
-    "src/duomod/methods/catalog.py:store_measurements",
 }
 #: The first of each group of functions with one body.
 COPIES: set[str] = {}

@@ -22,13 +22,13 @@ class DuoModNetConfig(MethodConfig):
 
     rlm: bool = Field(True, description="re-weight the losses by the class distribution")
     rlm_floor: float = Field(0.2, gt=0, le=1, description="weight of the most frequent class before normalisation")
-    rlm_momentum: float = Field(0.99, ge=0, lt=1)
+    rlm_momentum: float = Field(0.99, ge=0, lt=1, description="of the running class distribution")
     rlm_updates: Literal["once", "twice"] = Field(
         "once", description="per step: once with both networks' mean, or twice (A, then B) with the weights averaged"
     )
     direction: Direction = Field("foreground", description="which predicted classes DAFR expands")
     strength: float = Field(1.0, ge=0, description="DAFR's largest gain above one")
-    disagreement_momentum: float = Field(0.99, ge=0, lt=1)
+    disagreement_momentum: float = Field(0.99, ge=0, lt=1, description="of each class's range of disagreement")
     clamp: bool = Field(True, description="clamp the normalised disagreement to [0, 1]")
     dafr_start: float = Field(0.2, ge=0, description="when DAFR starts; below 1: a share of training, else epochs")
     dafr_rampup: float = Field(0.1, ge=0, description="length of its ramp-up; 0: at once; same units")
@@ -44,7 +44,7 @@ class DuoModNetConfig(MethodConfig):
 
 
 class DAFR(nn.Module):
-    """Disagreement-aware feature re-scaling of one network (METHODS 4.2 b). No learnable parameters."""
+    """Disagreement-aware feature re-scaling of one network, without parameters (docs/methods/duomodnet.md, DAFR)."""
 
     minimum: Tensor
     maximum: Tensor
@@ -91,7 +91,16 @@ def jensen_shannon(pa: Tensor, pb: Tensor) -> Tensor:
 
 
 class DuoModNet(TwoNetworks[DuoModNetConfig]):
-    """CPS whose losses RLM re-weights and whose features DAFR expands where the networks disagree (METHODS 4.2)."""
+    """L = Lsup_w(A) + Lsup_w(B) + w(e) [CE_w(A, argmax B) + CE_w(B, argmax A)].
+
+    CPS whose losses RLM re-weights and whose features DAFR expands where the networks disagree. RLM: the class weights
+    w follow the logarithm of the running share of each class among the predictions, rare classes counting up to 1/floor
+    times as much as frequent ones. DAFR: each network's features before the head are multiplied by gamma = 1 + s a_k u,
+    with u the networks' disagreement at the voxel within its running range for the predicted class k, and a_k in [0, 1]
+    by the rank of k's frequency. Both act in training only.
+
+    See docs/methods/duomodnet.md, Loss.
+    """
 
     Config = DuoModNetConfig
     info = MethodInfo(

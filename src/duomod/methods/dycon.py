@@ -27,7 +27,7 @@ class DyCONConfig(ClockedTeacherConfig):
     auxiliary: float = Field(0.5, ge=0, description="weight of the uncertainty and contrastive losses")
     beta_first: float = Field(1.0, gt=0, description="weight of entropy at the start")
     beta_last: float = Field(0.1, gt=0, description="weight of entropy at the end")
-    temperature: float = Field(0.8, gt=0)
+    temperature: float = Field(0.8, gt=0, description="divides the similarities of embeddings")
     focus: float = Field(1.0, ge=0, description="gamma: how much pairs that are already close count less")
     column_maximum: bool = Field(
         False, description="subtract each column's largest similarity, as the published code does"
@@ -50,7 +50,14 @@ class DyCONConfig(ClockedTeacherConfig):
 
 
 class DyCON(StudentAndTeacher[DyCONConfig]):
-    """L = Lsup + w(e) (p_S - p_T)^2 + u (UnCL + FeCL) (METHODS 4.14). The teacher predicts."""
+    """L = Lsup + w(e) (p_S - p_T)^2 + u (UnCL + FeCL).
+
+    UnCL: the squared difference of student and teacher, divided by e^(beta H) of both entropies, plus the entropies.
+    FeCL: embeddings of patches of one class attract each other, those of different classes are pushed apart. The
+    teacher predicts.
+
+    See docs/methods/dycon.md, Equations.
+    """
 
     Config = DyCONConfig
     info = MethodInfo(

@@ -23,7 +23,7 @@ class SLCNetConfig(MethodConfig):
     noise: float = Field(
         0.1, ge=0, description="standard deviation of the second network's and the passes' input noise"
     )
-    noise_clip: float = Field(0.05, ge=0)
+    noise_clip: float = Field(0.05, ge=0, description="largest noise, either way")
     passes: int = Field(8, ge=1, description="noisy passes of the first network that measure its uncertainty")
     blocks: int = Field(1, ge=1, description="the Dice is that of n^3 blocks of the patch; the paper offers 4")
     white_to_black: bool = Field(False, description="the second network's input turns the value 1 into 0")
@@ -62,7 +62,13 @@ class Ensemble(nn.Module):
 
 
 class SLCNet(Method[SLCNetConfig]):
-    """L = sum of both [(CE + Dice)/2 on labels + w(e) CE with the other's pseudo-labels] (METHODS 4.12)."""
+    """L = sum of both [(CE + Dice) / 2 on labels + w(e) CE with the other's pseudo-labels].
+
+    Both networks see the patch through random intensity curves of their own; the second also sees one minus the first
+    one's probabilities, and learns from the first only where that one's noisy passes have little entropy.
+
+    See docs/methods/slcnet.md, Equations.
+    """
 
     Config = SLCNetConfig
     info = MethodInfo(
