@@ -21,9 +21,22 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import DuomodError, InputError
 from duomod.inference.nifti import write_labels
 from duomod.inference.predict import MANIFEST, predict_image, run_predict
+from duomod.inference.settings import PredictSettings, WindowSettings
 from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
+from duomod.settings import checked
 from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
+
+
+def predict(**options: object) -> Path:
+    return run_predict(checked(PredictSettings, {"gpu": "", **options}))
+
+
+def listed(path: Path, *cases: str) -> Path:
+    path.write_text("\n".join(cases) + "\n", encoding="utf-8")
+    return path
+
 
 SPEC = DatasetSpec(
     name="toy",
@@ -102,7 +115,7 @@ def preprocessed(raw: Path, description: str, tmp_path_factory: pytest.TempPathF
         scan = nibabel.load(raw / "imagesTr" / file)
         label = (np.asarray(scan.dataobj) > -25).astype(np.uint8) + (np.asarray(scan.dataobj) > 175)
         nibabel.save(nibabel.Nifti1Image(label.astype(np.uint8), scan.affine), full / "labelsTr" / f"{name}.nii.gz")
-    return run_preprocess(full, full / "out", dataset=description)
+    return run_preprocess(PreprocessSettings(data_path=full, output_path=full / "out", dataset=description))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +163,7 @@ class TestPredictImage:
         image = sitk.GetImageFromArray(np.ascontiguousarray(hu_volume(0, (30, 34, 28)).transpose(2, 1, 0)))
         image.SetSpacing((2.4, 2.1, 3.3))
         image = sitk.DICOMOrient(image, orientation)
-        result = predict_image(ByBrightness(), info(), image, blending=blending)
+        result = predict_image(ByBrightness(), info(), image, WindowSettings.model_validate({"blending": blending}))
         assert Geometry.of(result) == Geometry.of(image)
         assert result.GetPixelID() == sitk.sitkUInt8
         hu = sitk.GetArrayFromImage(image)
@@ -180,7 +193,7 @@ class TestPredictImage:
 
 class TestFromScans:
     def test_a_folder_of_scans(self, raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
-        out = run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr")
+        out = predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr")
         assert sorted(path.name for path in out.glob("*.nii.gz")) == [f"{case}.nii.gz" for case in CASES]
         for case in CASES:
             scan = raw_file(raw, case)
@@ -195,7 +208,7 @@ class TestFromScans:
             assert dice(found, (hu > -25).astype(int) + (hu > 175), 2) > 0.85
 
     def test_one_file(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
-        out = run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw_file(raw, "a_002"))
+        out = predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw_file(raw, "a_002"))
         assert [path.name for path in out.glob("*.nii.gz")] == ["a_002.nii.gz"]
 
     def test_all_bad_scans_are_named_and_nothing_is_written(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -206,7 +219,7 @@ class TestFromScans:
         (scans / "b_0000.nii.gz").touch()
         nan = np.full((5, 5, 5), np.nan, np.float32)
         nibabel.save(nibabel.Nifti1Image(nan, np.eye(4)), scans / "c.nii.gz")
-        text = problems_of(lambda: run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=scans))
+        text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=scans))
         assert len(text.splitlines()) == 3
         for part in (
             "a_001_0000.nii.gz: the file is truncated",
@@ -219,14 +232,14 @@ class TestFromScans:
     def test_two_files_of_one_case(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001_0000.nii.gz")
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001.nii.gz")
-        text = problems_of(lambda: run_predict(model_path=checkpoint, output_path=tmp_path / "o", input_path=tmp_path))
+        text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "o", input_path=tmp_path))
         assert "two files of the case a_001" in text
 
     def test_scans_are_never_overwritten(self, checkpoint: Path, tmp_path: Path) -> None:
         scan = write_scan(tmp_path / "x.nii.gz", 0)
         before = scan.read_bytes()
         for given in (tmp_path, scan):
-            text = problems_of(lambda g=given: run_predict(model_path=checkpoint, output_path=tmp_path, input_path=g))
+            text = problems_of(lambda g=given: predict(model_path=checkpoint, output_path=tmp_path, input_path=g))
             assert "must not overwrite" in text
         assert scan.read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == ["x.nii.gz"]
@@ -235,7 +248,7 @@ class TestFromScans:
     def test_nothing_to_predict(self, checkpoint: Path, tmp_path: Path, name: str, message: str) -> None:
         (tmp_path / "empty").mkdir()
         text = problems_of(
-            lambda: run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=tmp_path / name)
+            lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=tmp_path / name)
         )
         assert message in text
         assert name in text
@@ -247,9 +260,9 @@ class TestFromScans:
         content = torch.load(checkpoint, weights_only=True)
         torch.save({key: value for key, value in content.items() if isinstance(value, dict)}, published)
         call = {"model_path": published, "output_path": tmp_path / "out", "input_path": raw_file(raw, "a_001")}
-        assert "--dataset" in problems_of(lambda: run_predict(**call))
-        run_predict(**call, dataset=description)
-        run_predict(model_path=checkpoint, output_path=tmp_path / "own", input_path=raw_file(raw, "a_001"))
+        assert "--dataset" in problems_of(lambda: predict(**call))
+        predict(**call, dataset=description)
+        predict(model_path=checkpoint, output_path=tmp_path / "own", input_path=raw_file(raw, "a_001"))
         assert np.array_equal(voxels(tmp_path / "out" / "a_001.nii.gz"), voxels(tmp_path / "own" / "a_001.nii.gz"))
 
 
@@ -258,14 +271,14 @@ class TestFromPreprocessed:
         self, raw: Path, preprocessed: Path, checkpoint: Path, tmp_path: Path
     ) -> None:
         scans = raw / "imagesTr"
-        a = run_predict(model_path=checkpoint, output_path=tmp_path / "a", input_path=scans)
-        b = run_predict(
+        a = predict(model_path=checkpoint, output_path=tmp_path / "a", input_path=scans)
+        b = predict(
             model_path=checkpoint,
             output_path=tmp_path / "b",
             npy_path=preprocessed / "imagesTr",
             original_nii_path=scans,
         )
-        c = run_predict(model_path=checkpoint, output_path=tmp_path / "c", npy_path=preprocessed)
+        c = predict(model_path=checkpoint, output_path=tmp_path / "c", npy_path=preprocessed)
         for case in CASES:
             name = f"{case}.nii.gz"
             assert (a / name).read_bytes() == (b / name).read_bytes()
@@ -278,14 +291,18 @@ class TestFromPreprocessed:
     def test_only_the_cases_of_a_list(self, preprocessed: Path, checkpoint: Path, tmp_path: Path) -> None:
         (preprocessed / "splits" / "mine.txt").write_text("a_003\na_001\n", encoding="utf-8")
         call = {"model_path": checkpoint, "npy_path": preprocessed / "imagesTr"}
-        out = run_predict(**call, output_path=tmp_path / "a", split="mine")
+        out = predict(**call, output_path=tmp_path / "a", split="mine")
         assert sorted(path.name for path in out.glob("*.nii.gz")) == ["a_001.nii.gz", "a_003.nii.gz"]
-        out = run_predict(**call, output_path=tmp_path / "b", cases=["a_002"])
+        out = predict(**call, output_path=tmp_path / "b", cases=listed(tmp_path / "one.txt", "a_002"))
         assert [path.name for path in out.glob("*.nii.gz")] == ["a_002.nii.gz"]
-        text = problems_of(lambda: run_predict(**call, output_path=tmp_path / "c", split="mime"))
+        text = problems_of(lambda: predict(**call, output_path=tmp_path / "c", split="mime"))
         assert "mime.txt" in text
         assert "Did you mean 'mine'?" in text
-        text = problems_of(lambda: run_predict(**call, output_path=tmp_path / "c", cases=["a_002", "a_009", "b"]))
+        text = problems_of(
+            lambda: predict(
+                **call, output_path=tmp_path / "c", cases=listed(tmp_path / "two.txt", "a_002", "a_009", "b")
+            )
+        )
         assert "'a_009'" in text
         assert "'b'" in text
 
@@ -297,7 +314,7 @@ class TestFromPreprocessed:
         (scans / "a_001_0000.nii.gz").unlink()
         shutil.copy(raw_file(raw, "a_001"), scans / "a_003_0000.nii.gz")
         text = problems_of(
-            lambda: run_predict(
+            lambda: predict(
                 model_path=checkpoint,
                 output_path=tmp_path / "out",
                 npy_path=preprocessed / "imagesTr",
@@ -311,9 +328,7 @@ class TestFromPreprocessed:
 
     def test_a_raw_folder_is_refused(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         for path in (raw / "imagesTr", raw, raw / "nowhere"):
-            text = problems_of(
-                lambda p=path: run_predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=p)
-            )
+            text = problems_of(lambda p=path: predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=p))
             assert str(raw) in text
 
     def test_another_spacing_than_in_training_is_refused(self, preprocessed: Path, tmp_path: Path) -> None:
@@ -321,7 +336,7 @@ class TestFromPreprocessed:
         path = tmp_path / "model.pth"
         save_checkpoint(path, build_method(other), other)
         text = problems_of(
-            lambda: run_predict(model_path=path, output_path=tmp_path / "out", npy_path=preprocessed / "imagesTr")
+            lambda: predict(model_path=path, output_path=tmp_path / "out", npy_path=preprocessed / "imagesTr")
         )
         assert "1.5 x 1.5 x 2 mm" in text
         assert "--spacing 3,3,3" in text
@@ -330,19 +345,17 @@ class TestFromPreprocessed:
 class TestCheckpoint:
     def test_another_number_of_classes(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         call = {"model_path": checkpoint, "output_path": tmp_path / "out", "input_path": raw / "imagesTr"}
-        text = problems_of(lambda: run_predict(**call, num_classes=16, method="cps"))
+        text = problems_of(lambda: predict(**call, num_classes=16, method="cps"))
         assert f"{checkpoint}: the checkpoint has 3 classes, but --num_classes is 16" in text
         assert f"{checkpoint}: a checkpoint of the method 'supervised', not 'cps'" in text
-        text = problems_of(lambda: run_predict(**call, dataset="amos"))
+        text = problems_of(lambda: predict(**call, dataset="amos"))
         assert "3 classes, but the data set amos22 has 16" in text
-        run_predict(**call, num_classes=3, method="supervised")
+        predict(**call, num_classes=3, method="supervised")
 
     def test_not_one(self, raw: Path, tmp_path: Path) -> None:
         path = tmp_path / "best_model.pth"
         path.write_text("hello", encoding="utf-8")
-        text = problems_of(
-            lambda: run_predict(model_path=path, output_path=tmp_path / "out", input_path=raw / "imagesTr")
-        )
+        text = problems_of(lambda: predict(model_path=path, output_path=tmp_path / "out", input_path=raw / "imagesTr"))
         assert f"{path}: not a checkpoint" in text
 
     @pytest.mark.parametrize(
@@ -350,22 +363,20 @@ class TestCheckpoint:
     )
     def test_wrong_settings(self, raw: Path, checkpoint: Path, tmp_path: Path, wrong: dict[str, object]) -> None:
         text = problems_of(
-            lambda: run_predict(
-                model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr", **wrong
-            )
+            lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr", **wrong)
         )
-        assert f"--{next(iter(wrong))}" in text
+        assert next(iter(wrong)) in text
 
     def test_scans_and_arrays_exclude_each_other(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         call = {"model_path": checkpoint, "output_path": tmp_path / "out"}
         for given in ({}, {"input_path": raw, "npy_path": raw}):
-            assert "--npy_path" in problems_of(lambda g=given: run_predict(**call, **g))
+            assert "--npy_path" in problems_of(lambda g=given: predict(**call, **g))
 
 
 class TestGoingOn:
     def call(self, raw: Path, checkpoint: Path, out: Path, **changes) -> None:
         settings = {"model_path": checkpoint, "output_path": out, "input_path": raw / "imagesTr", **changes}
-        run_predict(**settings)
+        predict(**settings)
 
     def stamps(self, out: Path) -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
@@ -444,7 +455,7 @@ class TestGoingOn:
 
 
 def test_probabilities_can_be_kept(raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
-    out = run_predict(
+    out = predict(
         model_path=checkpoint, output_path=tmp_path, input_path=raw_file(raw, "a_001"), save_probabilities=True
     )
     with np.load(out / "probabilities" / "a_001.npz") as stored:

@@ -21,7 +21,16 @@ from duomod.datasets.splits import resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.case import class_coords
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import BODY, Store
+from duomod.settings import checked
+
+
+def preprocess(data_path: Path, output_path: Path, **options: object) -> Path:
+    return run_preprocess(
+        checked(PreprocessSettings, {"data_path": data_path, "output_path": output_path, "workers": 1, **options})
+    )
+
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -76,7 +85,7 @@ class TestValues:
     @pytest.mark.parametrize("orientation", ["RAS", "LPI", "PIR", "ASL"])
     def test_any_orientation_gives_the_same_arrays(self, tmp_path: Path, orientation: str) -> None:
         raw = raw_set(tmp_path / "raw", cases=1, orientations=(orientation,))
-        store = Store.open(run_preprocess(raw, tmp_path / "out", spacing=UNIT))
+        store = Store.open(preprocess(raw, tmp_path / "out", spacing=UNIT))
         hu, label = body()
         np.testing.assert_array_equal(store.image("case_0"), hu)
         np.testing.assert_array_equal(store.label("case_0"), label)
@@ -85,7 +94,7 @@ class TestValues:
         hu, _ = body((6, 8, 10))
         path = write(tmp_path / "raw" / "imagesTr" / "a.nii.gz", scan(hu, "LPI", (0.75, 1.5, 3.0)))
         original = sitk.ReadImage(str(path))
-        store = Store.open(run_preprocess(tmp_path / "raw", tmp_path / "out", num_classes=2))
+        store = Store.open(preprocess(tmp_path / "raw", tmp_path / "out", num_classes=2))
         record = store.cases["a"]
         assert record.original.size == original.GetSize()
         assert record.original.origin == original.GetOrigin()
@@ -98,13 +107,13 @@ class TestValues:
         # HU = 3 x + 5 z in mm from the first voxel: linear resampling keeps it inside the scan.
         z, _, x = np.meshgrid(np.arange(12) * 2.5, np.arange(8) * 1.0, np.arange(16) * 0.5, indexing="ij")
         write(tmp_path / "raw/imagesTr/a.nii.gz", scan((3 * x + 5 * z).astype(np.float32), "RAS", (0.5, 1.0, 2.5)))
-        store = Store.open(run_preprocess(tmp_path / "raw", tmp_path / "out", num_classes=2, spacing=(1, 1, 1.25)))
+        store = Store.open(preprocess(tmp_path / "raw", tmp_path / "out", num_classes=2, spacing=(1, 1, 1.25)))
         got = store.image("a")[:-1, :, :-1]
         z, _, x = np.meshgrid(*(np.arange(n) for n in got.shape), indexing="ij")
         np.testing.assert_allclose(got, 3 * x + 5 * 1.25 * z, atol=0.51)
 
     def test_counts_and_statistics_are_those_of_the_arrays(self, tmp_path: Path) -> None:
-        store = Store.open(run_preprocess(raw_set(tmp_path / "raw"), tmp_path / "out"))
+        store = Store.open(preprocess(raw_set(tmp_path / "raw"), tmp_path / "out"))
         for case, record in store.cases.items():
             image, label = store.image(case), store.label(case)
             assert record.voxels == tuple(int((label == value).sum()) for value in range(3))
@@ -115,7 +124,7 @@ class TestValues:
         hu, _ = body()
         for case in ("amos_0499", "amos_0507"):
             write(tmp_path / "raw/imagesTr" / f"{case}.nii.gz", scan((hu + 2000).astype(np.int16)))
-        store = Store.open(run_preprocess(tmp_path / "raw", tmp_path / "out", dataset="amos22"))
+        store = Store.open(preprocess(tmp_path / "raw", tmp_path / "out", dataset="amos22"))
         assert [store.cases[c].modality for c in ("amos_0499", "amos_0507")] == ["CT", "MR"]
         assert store.image("amos_0499").dtype == np.int16
         assert store.image("amos_0507").dtype == np.float32
@@ -129,14 +138,14 @@ class TestValues:
         write(tmp_path / "raw/imagesTr/a.nii.gz", scan(hu))
         write(tmp_path / "raw/labelsTr/a.nii.gz", scan(label))
         (tmp_path / "d.yaml").write_text("{name: d, classes: [background, a, b], label_merges: {16: 2, 300: 1}}")
-        out = run_preprocess(tmp_path / "raw", tmp_path / "out", dataset=str(tmp_path / "d.yaml"), spacing=UNIT)
+        out = preprocess(tmp_path / "raw", tmp_path / "out", dataset=str(tmp_path / "d.yaml"), spacing=UNIT)
         np.testing.assert_array_equal(Store.open(out).label("a"), np.array([0, 2, 1])[body()[1]])
 
     def test_float_labels_with_whole_values(self, tmp_path: Path) -> None:
         hu, label = body()
         write(tmp_path / "raw/imagesTr/a.nii.gz", scan(hu, "LPS"))
         write(tmp_path / "raw/labelsTr/a.nii.gz", scan(label.astype(np.float64), "LPS"))
-        store = Store.open(run_preprocess(tmp_path / "raw", tmp_path / "out", num_classes=3, spacing=UNIT))
+        store = Store.open(preprocess(tmp_path / "raw", tmp_path / "out", num_classes=3, spacing=UNIT))
         np.testing.assert_array_equal(store.label("a"), label)
 
     def test_coordinates_are_capped_seeded_and_right(self) -> None:
@@ -162,15 +171,15 @@ class TestValues:
 class TestFolder:
     def test_one_process_per_case_gives_the_same_as_one_process(self, tmp_path: Path) -> None:
         raw = raw_set(tmp_path / "raw", cases=4)
-        one = run_preprocess(raw, tmp_path / "one")
-        two = run_preprocess(raw, tmp_path / "two", workers=2)
+        one = preprocess(raw, tmp_path / "one")
+        two = preprocess(raw, tmp_path / "two", workers=2)
         assert content(one) == content(two)
 
     def test_unlabelled_scans_are_training_cases(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         raw = raw_set(tmp_path / "raw")
         write(raw / "imagesTr/more.nii.gz", scan(body(seed=7)[0]))
         write(raw / "imagesUn/further.nii.gz", scan(body(seed=8)[0]))
-        store = Store.open(run_preprocess(raw, tmp_path / "out"))
+        store = Store.open(preprocess(raw, tmp_path / "out"))
         assert "3 labelled and 2 unlabelled training cases" in capsys.readouterr().err
         assert store.cases["further"].role == "Tr"
         assert store.cases["further"].voxels is None
@@ -180,7 +189,7 @@ class TestFolder:
         raw = raw_set(tmp_path / "raw", cases=1)
         labels = {"background": 0, "large": 1, "small": 2, "never there": 3}
         (raw / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "CT"}}))
-        run_preprocess(raw, tmp_path / "out", spacing=UNIT)
+        preprocess(raw, tmp_path / "out", spacing=UNIT)
         told = capsys.readouterr().err
         assert "no training case has never there" in told
         assert "1 of 1 scans are smaller than the patch" in told
@@ -188,46 +197,46 @@ class TestFolder:
 
     def test_a_second_run_does_nothing_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         raw = raw_set(tmp_path / "raw")
-        out = run_preprocess(raw, tmp_path / "out")
+        out = preprocess(raw, tmp_path / "out")
         before, times = content(out), {p: p.stat().st_mtime_ns for p in out.rglob("*.np?")}
-        run_preprocess(raw, tmp_path / "out")
+        preprocess(raw, tmp_path / "out")
         assert "3 of 3 cases are done already" in capsys.readouterr().err
         assert content(out) == before
         assert {p: p.stat().st_mtime_ns for p in out.rglob("*.np?")} == times
 
     def test_a_touched_file_is_compared_by_content(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         raw = raw_set(tmp_path / "raw")
-        run_preprocess(raw, tmp_path / "out")
+        preprocess(raw, tmp_path / "out")
         os.utime(raw / "imagesTr/case_1.nii.gz", (1, 1))
-        run_preprocess(raw, tmp_path / "out")
+        preprocess(raw, tmp_path / "out")
         assert "3 of 3 cases are done already" in capsys.readouterr().err
 
     def test_only_a_changed_case_is_done_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         raw = raw_set(tmp_path / "raw")
-        out = run_preprocess(raw, tmp_path / "out", spacing=UNIT)
+        out = preprocess(raw, tmp_path / "out", spacing=UNIT)
         write(raw / "imagesTr/case_1.nii.gz", scan(body(seed=9)[0], "LPS"))
-        run_preprocess(raw, out, spacing=UNIT)
+        preprocess(raw, out, spacing=UNIT)
         assert "2 of 3 cases are done already" in capsys.readouterr().err
         np.testing.assert_array_equal(Store.open(out).image("case_1"), body(seed=9)[0])
 
     def test_another_spacing_does_all_again(self, tmp_path: Path) -> None:
         raw = raw_set(tmp_path / "raw")
-        run_preprocess(raw, tmp_path / "out", spacing=UNIT)
-        coarse = run_preprocess(raw, tmp_path / "out", spacing=(2.0, 2.0, 2.0))
-        fresh = run_preprocess(raw, tmp_path / "fresh", spacing=(2.0, 2.0, 2.0))
+        preprocess(raw, tmp_path / "out", spacing=UNIT)
+        coarse = preprocess(raw, tmp_path / "out", spacing=(2.0, 2.0, 2.0))
+        fresh = preprocess(raw, tmp_path / "fresh", spacing=(2.0, 2.0, 2.0))
         assert content(coarse) == content(fresh)
 
     def test_the_result_mirrors_the_raw_folder(self, tmp_path: Path) -> None:
         raw = raw_set(tmp_path / "raw")
-        out = run_preprocess(raw, tmp_path / "out")
+        out = preprocess(raw, tmp_path / "out")
         for kind in ("imagesTr", "labelsTr"):
             (raw / kind / "case_2.nii.gz").unlink()
             moved = raw / kind.replace("Tr", "Va") / "case_1.nii.gz"
             moved.parent.mkdir()
             (raw / kind / "case_1.nii.gz").rename(moved)
         (raw / "labelsVa/case_1.nii.gz").unlink()
-        run_preprocess(raw, out)
-        assert content(out) == content(run_preprocess(raw, tmp_path / "fresh"))
+        preprocess(raw, out)
+        assert content(out) == content(preprocess(raw, tmp_path / "fresh"))
 
 
 class TestBadInput:
@@ -244,7 +253,7 @@ class TestBadInput:
         (raw / "splits/labeled_5p.txt").write_text("nobody")
         for workers in (1, 2):
             with pytest.raises(InputError) as caught:
-                run_preprocess(raw, tmp_path / "deep" / "out", workers=workers)
+                preprocess(raw, tmp_path / "deep" / "out", workers=workers)
             text = str(caught.value)
             assert len(caught.value.problems) == 6
             for words in (
@@ -262,17 +271,17 @@ class TestBadInput:
         write(raw / "imagesTr/case_9.nii.gz", scan(np.zeros((2, 2, 2), np.int16)))
         for workers in (1, 2):
             with pytest.raises(InputError, match="case_9"):
-                run_preprocess(raw, tmp_path / "out", workers=workers)
+                preprocess(raw, tmp_path / "out", workers=workers)
             assert not (tmp_path / "out").exists()
 
     def test_an_earlier_result_survives_bad_input(self, tmp_path: Path) -> None:
         raw = raw_set(tmp_path / "raw")
-        out = run_preprocess(raw, tmp_path / "out")
+        out = preprocess(raw, tmp_path / "out")
         before = content(out)
         (raw / "imagesTr/case_0.nii.gz").write_bytes(b"")
         write(raw / "imagesTr/case_1.nii.gz", scan(body(seed=9)[0], "LPS"))
         with pytest.raises(InputError, match="case_0"):
-            run_preprocess(raw, out)
+            preprocess(raw, out)
         assert content(out) == before
         assert len(Store.open(out).cases) == 3
 
@@ -281,24 +290,33 @@ class TestBadInput:
         raw = raw_set(tmp_path / "raw")
         (tmp_path / "file").write_text("a file")
         other = raw_set(tmp_path / "elsewhere", cases=1)
-        run_preprocess(other, tmp_path / "other")
+        preprocess(other, tmp_path / "other")
         before = content(tmp_path)
         with pytest.raises(InputError, match=str(tmp_path / place)):
-            run_preprocess(raw, tmp_path / place)
+            preprocess(raw, tmp_path / place)
         assert content(tmp_path) == before
 
     def test_a_missing_folder_and_a_wrong_number_of_classes(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="folder not found"):
-            run_preprocess(tmp_path / "nowhere", tmp_path / "out")
+            preprocess(tmp_path / "nowhere", tmp_path / "out")
         with pytest.raises(InputError, match=r"4 disagrees .*dataset\.json, which has 3"):
-            run_preprocess(raw_set(tmp_path / "raw"), tmp_path / "out", num_classes=4)
+            preprocess(raw_set(tmp_path / "raw"), tmp_path / "out", num_classes=4)
         assert not (tmp_path / "out").exists()
 
 
-RUN = "import sys; from pathlib import Path; from duomod.preprocessing.preprocess import run_preprocess as run\n"
-RUN += (
-    "if __name__ == '__main__': run(Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]), spacing=(1, 1, 1))"
-)
+RUN = """
+import sys
+from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
+
+if __name__ == "__main__":
+    raw, out, workers = sys.argv[1:]
+    run_preprocess(
+        PreprocessSettings.model_validate(
+            {"data_path": raw, "output_path": out, "workers": workers, "spacing": (1, 1, 1)}
+        )
+    )
+"""
 
 
 def larger_set(raw: Path) -> Path:
@@ -331,7 +349,7 @@ class TestKill:
         self, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
     ) -> None:
         raw = larger_set(tmp_path / "raw")
-        whole = run_preprocess(raw, tmp_path / "whole", spacing=UNIT)
+        whole = preprocess(raw, tmp_path / "whole", spacing=UNIT)
         out = tmp_path / "out"
         process = started(tmp_path, raw, out, workers)
         os.killpg(process.pid, signal.SIGKILL)
@@ -341,7 +359,7 @@ class TestKill:
         # What a kill in the middle of a write leaves behind.
         (out / ".unfinished/imagesTr/.part-abc.npy").write_bytes(b"half")
         capsys.readouterr()
-        run_preprocess(raw, out, spacing=UNIT)
+        preprocess(raw, out, spacing=UNIT)
         done = int(capsys.readouterr().err.split(" of 8 cases are done already")[0].split()[-1])
         assert 2 <= done < 8
         assert content(out) == content(whole)
@@ -372,18 +390,18 @@ class TestKill:
 
         monkeypatch.setattr(np, "save", full)
         with pytest.raises(OSError, match="No space left"):
-            run_preprocess(raw, tmp_path / "out")
+            preprocess(raw, tmp_path / "out")
         monkeypatch.undo()
         assert not list((tmp_path / "out").rglob(".part-*"))
-        assert content(run_preprocess(raw, tmp_path / "out")) == content(run_preprocess(raw, tmp_path / "fresh"))
+        assert content(preprocess(raw, tmp_path / "out")) == content(preprocess(raw, tmp_path / "fresh"))
 
     @pytest.mark.parametrize("stop", [1, 3, 4, 5, 12])
     def test_a_kill_while_finished_cases_are_moved(
         self, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         raw = raw_set(tmp_path / "raw")
-        fresh = run_preprocess(raw, tmp_path / "fresh", spacing=(2.0, 2.0, 2.0))
-        out = run_preprocess(raw, tmp_path / "out", spacing=UNIT)
+        fresh = preprocess(raw, tmp_path / "fresh", spacing=(2.0, 2.0, 2.0))
+        out = preprocess(raw, tmp_path / "out", spacing=UNIT)
         import duomod.preprocessing.preprocess as module
 
         moves = 0
@@ -398,11 +416,11 @@ class TestKill:
 
         monkeypatch.setattr(module, "_move", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_preprocess(raw, out, spacing=(2.0, 2.0, 2.0))
+            preprocess(raw, out, spacing=(2.0, 2.0, 2.0))
         monkeypatch.undo()
         with pytest.raises(InputError, match="has not finished"):
             Store.open(out)
-        run_preprocess(raw, out, spacing=(2.0, 2.0, 2.0))
+        preprocess(raw, out, spacing=(2.0, 2.0, 2.0))
         assert content(out) == content(fresh)
 
 
@@ -417,7 +435,7 @@ class TestRealData:
             (raw / kind).mkdir(parents=True)
             for path in sorted((source / kind).glob("*.nii.gz"))[:3]:
                 (raw / kind / path.name).symlink_to(path)
-        store = Store.open(run_preprocess(raw, tmp_path / "out", num_classes=classes))
+        store = Store.open(preprocess(raw, tmp_path / "out", num_classes=classes))
         for case, record in store.cases.items():
             original = sitk.ReadImage(str(raw / record.source))
             raw_mm = np.array(original.GetSize()) * original.GetSpacing()

@@ -8,9 +8,11 @@ import torch
 
 from duomod.config import AugmentConfig, SamplingConfig
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.sampling.augment import Augmentation, apply, draw
 from duomod.sampling.batch import Batch
@@ -120,8 +122,8 @@ class TestSeeding:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("sampling")
-    raw = write_phantom(folder / "raw", cases=8, seed=0, preset="tiny")
-    return Store.open(run_preprocess(raw, folder / "data"))
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return Store.open(run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data")))
 
 
 @pytest.fixture(scope="module")

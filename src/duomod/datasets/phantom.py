@@ -21,7 +21,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from duomod.console import progress, say
-from duomod.datasets.phantom_scan import PRESETS, PhantomCase, Preset, make_case, preset_spec, scanner_of
+from duomod.datasets.phantom_scan import PRESETS, PhantomCase, make_case, preset_spec, scanner_of
+from duomod.datasets.phantom_settings import PhantomSettings, Preset
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import DuomodError, InputError
 from duomod.workspace import atomic_path, read_json, write_json
@@ -51,41 +52,22 @@ class _Settings:
         return [(f"{prefix}_{number:04d}", *role) for number, role in enumerate(roles, start=1)]
 
 
-def write_phantom(
-    out: Path, *, cases: int, seed: int, preset: Preset = "amos", unlabeled: int = 0, workers: int = 1
-) -> Path:
+def write_phantom(config: PhantomSettings) -> Path:
     """Write a phantom data set in AMOS's layout; run again, it completes what is missing.
 
     A quarter of the cases (at least two of six or more) goes to ``imagesVa``/``labelsVa``, the rest to
-    ``imagesTr``/``labelsTr``. Images are int16 HU, labels uint8.
-
-    Args:
-        out: The folder; new, empty, or a phantom of the same settings.
-        cases: Labelled cases in all, >= 1.
-        seed: Seed of the population, >= 0.
-        preset: ``amos`` or ``tiny``.
-        unlabeled: Further training cases, written without a label file.
-        workers: Processes; 1 stays in this one.
+    ``imagesTr``/``labelsTr``. Images are int16 HU, labels uint8. The folder is new, empty, or a phantom of the same
+    settings.
 
     Returns:
-        ``out``.
+        ``config.out``.
 
     Raises:
-        InputError: a number out of range, an unknown preset, or a folder that holds something else.
+        InputError: the folder holds something else.
         DuomodError: a worker process died.
     """
-    out = Path(out)
-    spec = preset_spec(preset)
-    problems = [
-        f"phantom: {name} must be at least {least}, not {value}"
-        for name, value, least in (("cases", cases, 1), ("seed", seed, 0), ("unlabeled", unlabeled, 0))
-        if value < least
-    ]
-    if preset == "amos" and cases + unlabeled > 499:
-        problems.append("phantom: preset amos holds at most 499 cases, because AMOS ids of 500 and above mean MR")
-    if problems:
-        raise InputError(problems)
-    settings = _Settings(cases, unlabeled, seed, preset)
+    out, spec = config.out, preset_spec(config.preset)
+    settings = _Settings(config.cases, config.unlabeled, config.seed, config.preset)
     _claim(out, settings)
 
     plan = settings.plan()
@@ -93,13 +75,13 @@ def write_phantom(
     if len(missing) < len(plan):
         say(f"phantom: {len(plan) - len(missing)} of {len(plan)} cases are already in {out}")
     with progress("phantom", total=len(plan), start=len(plan) - len(missing)) as advance:
-        if workers <= 1 or len(missing) <= 1:
+        if config.workers <= 1 or len(missing) <= 1:
             for index in missing:
                 _write_case(out, settings, index)
                 advance(plan[index][0])
         else:
             context = multiprocessing.get_context("spawn")
-            with _named_death(out), ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+            with _named_death(out), ProcessPoolExecutor(min(config.workers, len(missing)), mp_context=context) as pool:
                 jobs = {pool.submit(_write_case, out, settings, index): index for index in missing}
                 for job in as_completed(jobs):
                     job.result()

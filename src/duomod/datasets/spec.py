@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from duomod.errors import InputError, nearest_name
+from duomod.settings import checked
 
 Modality = Literal["CT", "MR"]
 Role = Literal["Tr", "Va", "Ts", "Un"]
@@ -142,12 +143,7 @@ def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:
     Raises:
         InputError: lists every wrong field by name; ``source`` says where it came from.
     """
-    try:
-        return DatasetSpec.model_validate(dict(data))
-    except ValidationError as error:
-        raise InputError(
-            [f"{source}: {'.'.join(map(str, e['loc'])) or 'description'}: {e['msg']}" for e in error.errors()]
-        ) from None
+    return checked(DatasetSpec, dict(data), source=f"{source}: ", see="docs/data.md")
 
 
 def load_spec(name_or_path: str) -> DatasetSpec:

@@ -19,6 +19,7 @@ from duomod.errors import InputError
 from duomod.evaluation.metrics import ClassScores, Metric, absent_class, score_classes
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
+from duomod.evaluation.settings import TOLERANCE_MM
 from duomod.preprocessing.geometry import Geometry, read_image
 
 _IMAGE_NAME = re.compile(r"\.(nii\.gz|nii|mha|nrrd)$")
@@ -42,7 +43,7 @@ class Settings:
     policy: str
     protocol: str = "default"
     num_classes: int | None = None
-    tolerances_mm: tuple[float, ...] = (2.0,)
+    tolerances_mm: tuple[float, ...] = (TOLERANCE_MM,)
     label_merges: Mapping[int, int] = field(default_factory=dict)
 
     def digest(self) -> str:

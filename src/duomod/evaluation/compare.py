@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from duomod.console import out, say
+from duomod.console import say
 from duomod.datasets.importers import numbered_classes
 from duomod.datasets.spec import load_spec
 from duomod.errors import InputError, nearest_name
-from duomod.evaluation.aggregate import Number, mean_defined, sources_path
+from duomod.evaluation.aggregate import Number, mean_defined
 from duomod.evaluation.critical_difference import write_critical_difference
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_result, write_frame
+from duomod.evaluation.settings import CompareSettings, Significance
 from duomod.evaluation.significance import (
     Ranking,
     bootstrap_interval,
@@ -30,6 +31,7 @@ from duomod.evaluation.significance import (
     rank_methods,
     smallest_p,
 )
+from duomod.evaluation.summary_files import sources_path
 from duomod.workspace import read_json, write_text
 
 FOREGROUND, TAIL = "foreground", "tail"
@@ -170,7 +172,7 @@ def scoped_values(method: MethodValues, column: str, scope: str) -> FloatArray:
 
 
 def _compare(
-    method: MethodValues, baseline: MethodValues, metric: Metric, scope: str, resamples: int, seed: int
+    method: MethodValues, baseline: MethodValues, metric: Metric, scope: str, sure: Significance
 ) -> Comparison:
     a, b = (scoped_values(m, metric.column, scope) * metric.scale for m in (method, baseline))
     mean_a, mean_b = mean_defined(a, axis=0), mean_defined(b, axis=0)
@@ -179,8 +181,8 @@ def _compare(
     n = int(both.sum())
     low = high = math.nan
     if n >= 2:
-        low, high = bootstrap_interval(a[:, both], b[:, both], resamples=resamples, seed=seed)
-    tests = paired_tests(differences, seed)
+        low, high = bootstrap_interval(a[:, both], b[:, both], resamples=sure.resamples, seed=sure.seed)
+    tests = paired_tests(differences, sure.seed)
     return Comparison(
         method=method.name,
         baseline=baseline.name,
@@ -268,9 +270,7 @@ def compare_methods(
     *,
     metrics: Sequence[str] | None = None,
     per_class: bool = True,
-    alpha: float = 0.05,
-    resamples: int = 10_000,
-    seed: int = 0,
+    significance: Significance | None = None,
 ) -> tuple[list[Comparison], dict[tuple[str, str], Ranking]]:
     """Compare every method with the baseline, and rank them all when there are three or more.
 
@@ -279,9 +279,7 @@ def compare_methods(
         baseline: Name of the method the others are compared with.
         metrics: Column prefixes such as ``Dice``; default: all with a direction.
         per_class: Compare class by class too, not only foreground and tail.
-        alpha: Level of significance.
-        resamples: Bootstrap samples.
-        seed: Of bootstrap and permutations.
+        significance: How sure a difference must be, and the seed of bootstrap and permutations.
 
     Returns:
         The comparisons, and rankings by (metric column, scope).
@@ -289,9 +287,8 @@ def compare_methods(
     Raises:
         InputError: lists all that makes the methods incomparable: other cases, classes, metrics or conventions.
     """
-    if not 0 < alpha < 1 or resamples < 100:
-        raise InputError("alpha must lie between 0 and 1, and there must be at least 100 bootstrap samples")
     _check_comparable(methods, baseline)
+    sure = significance or Significance()
     base = next(method for method in methods if method.name == baseline)
     others = [method for method in methods if method is not base]
     available = [base.table.metric(column) for column in base.seeds]
@@ -305,36 +302,16 @@ def compare_methods(
     comparisons: list[Comparison] = []
     for metric in chosen:
         for family in (scopes, base.classes[1:] if per_class else ()):
-            found = [_compare(other, base, metric, scope, resamples, seed) for other in others for scope in family]
-            comparisons += _corrected(found, alpha)
-    return comparisons, _rankings(methods, chosen, scopes, alpha) if len(methods) >= 3 else {}
+            found = [_compare(other, base, metric, scope, sure) for other in others for scope in family]
+            comparisons += _corrected(found, sure.alpha)
+    return comparisons, _rankings(methods, chosen, scopes, sure.alpha) if len(methods) >= 3 else {}
 
 
-def run_compare(
-    aggregated_csvs: Sequence[Path],
-    *,
-    baseline: str,
-    output: Path,
-    metrics: Sequence[str] | None = None,
-    dataset: str | None = None,
-    alpha: float = 0.05,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Path:
+def run_compare(config: CompareSettings) -> Path:
     """Compare methods with a baseline, paired by case, with seeds averaged within the case.
 
-    Writes into ``output``: ``comparison.txt`` (plain sentences), ``comparison.csv`` and ``comparison.json`` (all
+    Writes into ``config.output``: ``comparison.txt`` (plain sentences), ``comparison.csv`` and ``comparison.json`` (all
     numbers) and, for three or more methods, ``critical_difference_<metric>_<scope>.svg`` and ``.png``.
-
-    Args:
-        aggregated_csvs: Tables of ``duomod aggregate``, one per method.
-        baseline: Name of the method the others are compared with.
-        output: Folder.
-        metrics: Column prefixes such as ``Dice``; default: all with a direction.
-        dataset: Names the classes and the tail; default: as recorded.
-        alpha: Level of significance.
-        resamples: Bootstrap samples.
-        seed: Of bootstrap and permutations.
 
     Returns:
         The path of ``comparison.txt``.
@@ -342,25 +319,26 @@ def run_compare(
     Raises:
         InputError: lists all that makes the tables incomparable: other cases, classes, metrics or conventions.
     """
-    methods = [read_method(Path(path), dataset) for path in aggregated_csvs]
-    comparisons, rankings = compare_methods(
-        methods, baseline, metrics=metrics, alpha=alpha, resamples=resamples, seed=seed
-    )
-    base = next(method for method in methods if method.name == baseline)
-    output = Path(output)
+    output = config.output
+    methods = [read_method(path, config.dataset) for path in config.tables]
+    comparisons, rankings = compare_methods(methods, config.baseline, metrics=config.metrics, significance=config)
+    base = next(method for method in methods if method.name == config.baseline)
     for (column, scope), ranking in rankings.items():
         for suffix in ("svg", "png"):
             target = output / f"critical_difference_{column}_{scope}.{suffix}"
             write_critical_difference(ranking, f"{scope} {column}", target)
-    text = _text(comparisons, methods, base, rankings, alpha, resamples)
+    text = _text(comparisons, methods, base, rankings, config)
     rows = [comparison.model_dump() for comparison in comparisons]
     write_frame(pd.DataFrame(rows), output / "comparison.csv")
     content = ComparisonFile(
-        baseline=baseline, alpha=alpha, resamples=resamples, seed=seed, comparisons=tuple(comparisons)
+        baseline=base.name,
+        alpha=config.alpha,
+        resamples=config.resamples,
+        seed=config.seed,
+        comparisons=tuple(comparisons),
     )
     write_text(output / "comparison.json", content.model_dump_json(indent=1) + "\n")
     write_text(output / "comparison.txt", text + "\n")
-    out.print(text, markup=False)
     return output / "comparison.txt"
 
 
@@ -381,22 +359,21 @@ def _text(
     methods: Sequence[MethodValues],
     base: MethodValues,
     rankings: Mapping[tuple[str, str], Ranking],
-    alpha: float,
-    resamples: int,
+    sure: Significance,
 ) -> str:
     seeds = ", ".join(f"{m.name} {next(iter(m.seeds.values())).shape[0]}" for m in methods)
     lines = [
         f"Comparison with {base.name}, paired by case ({len(base.cases)} cases; seeds averaged within: {seeds}).",
         "p: Wilcoxon signed-rank, two-sided, Holm-corrected within foreground and tail, and within the classes, of one"
-        f" metric; level {alpha:g}. CI: bootstrap, {resamples} samples, cases drawn with replacement and seeds within"
-        " them. Paired t and permutation tests and effect sizes are in comparison.csv.",
+        f" metric; level {sure.alpha:g}. CI: bootstrap, {sure.resamples} samples, cases drawn with replacement"
+        " and seeds within them. Paired t and permutation tests and effect sizes are in comparison.csv.",
         "",
     ]
     for other in (method for method in methods if method is not base):
         overall = [c for c in comparisons if c.method == other.name and c.scope in (FOREGROUND, TAIL)]
         classes = [c for c in comparisons if c.method == other.name and c.scope not in (FOREGROUND, TAIL)]
         lines += [c.sentence for c in overall]
-        clear = [c for c in classes if c.p_wilcoxon_holm <= alpha]
+        clear = [c for c in classes if c.p_wilcoxon_holm <= sure.alpha]
         lines += [f"  {c.sentence}" for c in clear]
         if classes:
             lines.append(f"  {len(classes) - len(clear)} of {len(classes)} class comparisons show no difference.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,6 @@ from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, ClassScores, Metric
 from duomod.evaluation.policy import get_policy
 
 Labels = npt.NDArray[np.uint8]
-Protocol = Literal["default", "dhc"]
-PROTOCOLS: tuple[Protocol, ...] = ("default", "dhc")
 
 #: The grid on which DHC (Wang and Li, NeurIPS 2023) compares: z, y, x in voxels.
 DHC_GRID = (72, 144, 144)

@@ -25,47 +25,28 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
 from duomod.errors import DuomodError, InputError
 from duomod.preprocessing.case import CaseJob, finished_record, marker_file, preprocess_case
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
 from duomod.workspace import read_json, write_json, write_manifest
 
 
-def run_preprocess(
-    data_path: Path,
-    output_path: Path,
-    *,
-    dataset: str | None = None,
-    num_classes: int | None = None,
-    workers: int = 1,
-    seed: int = 0,
-    spacing: tuple[float, float, float] | None = None,
-) -> Path:
+def run_preprocess(config: PreprocessSettings) -> Path:
     """Check a raw data set, bring every scan to one orientation and spacing, and make the splits.
 
     Cases that are done already, with the same input and settings, are not done again.
 
-    Args:
-        data_path: Raw data set.
-        output_path: Folder of the result.
-        dataset: Built-in name or YAML file; recognised by default.
-        num_classes: Checked against the description; makes one where there is none.
-        workers: Cases handled at the same time.
-        seed: Of the splits.
-        spacing: Voxel size in mm (x, y, z) instead of the description's.
-
     Returns:
-        ``output_path``.
+        ``config.output_path``.
 
     Raises:
         InputError: lists all problems of the raw data set; the output folder is then as it was before.
         OSError: the disk is full, or the output folder cannot be written.
         DuomodError: a worker process died.
     """
-    data_path, output_path = Path(data_path), Path(output_path)
-    spec = resolve_spec(data_path, dataset, num_classes)
-    if spacing is not None:
-        if min(spacing) <= 0:
-            raise InputError(f"--spacing {spacing}: must be positive, in mm")
-        spec = spec.model_copy(update={"spacing": spacing})
+    data_path, output_path = config.data_path, config.output_path
+    spec = resolve_spec(data_path, config.dataset, config.num_classes)
+    if config.spacing is not None:
+        spec = spec.model_copy(update={"spacing": config.spacing})
     _check_output(data_path, output_path, spec)
     cases, problems = list_cases(data_path, spec)
     problems += raw_list_problems(data_path / "splits", [case.case_id for case in cases])
@@ -80,7 +61,7 @@ def run_preprocess(
         say(f"{len(done)} of {len(jobs)} cases are done already")
     if not problems:
         staging.mkdir(parents=True, exist_ok=True)  # an output that cannot be written is found out now, not in an hour
-    fresh, found = _run(todo, staging, workers, check_only=bool(problems))
+    fresh, found = _run(todo, staging, config.workers, check_only=bool(problems))
     problems += found
     if problems:
         _undo([job for job in todo if job.case.case_id in fresh], staging, created)
@@ -90,8 +71,9 @@ def run_preprocess(
     _commit(jobs, output_path, staging, ordered)
     store = Store(output_path, spec, ordered)
     copy_lists(data_path / "splits", store)
-    make_splits(store, seed)
-    write_manifest(output_path, "preprocess", data=str(data_path), cases=len(ordered), spacing=spec.spacing, seed=seed)
+    make_splits(store, config.seed)
+    facts = {"data": str(data_path), "cases": len(ordered), "spacing": spec.spacing, "seed": config.seed}
+    write_manifest(output_path, "preprocess", **facts)
     write_json(
         output_path / "dataset.json",
         {

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from duomod.datasets.spec import DatasetSpec, Modality, without_ending
 from duomod.errors import InputError
 from duomod.report.sources.collect import Collection, Method, Seed
 from duomod.report.sources.scans import CaseSource, Overlay
+from duomod.settings import checked
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,9 @@ def _spec(seed: Seed) -> DatasetSpec | None:
     spec = seed.prediction.get("settings", {}).get("spec")
     if spec is None:
         return None
-    try:
-        return DatasetSpec.model_validate(spec)
-    except ValidationError:
-        raise InputError(
-            f"{seed.predictions}/prediction.json: its data set description cannot be read;"
-            " predict again with this version"
-        ) from None
+    return checked(
+        DatasetSpec,
+        spec,
+        source=f"{seed.predictions}/prediction.json: its data set description cannot be read; predict again with this"
+        " version: ",
+    )

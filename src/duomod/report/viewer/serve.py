@@ -27,6 +27,7 @@ from duomod.report.assets import copy_assets
 from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
 from duomod.report.templates import render
 from duomod.report.viewer.case import write_case
+from duomod.report.viewer.settings import ViewSettings
 from duomod.workspace import write_text
 
 LOOPBACK = "127.0.0.1"
@@ -157,44 +158,27 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_view(
-    case: Path,
-    *,
-    pred: Sequence[Path] = (),
-    gt: Path | None = None,
-    dataset: str | None = None,
-    port: int = 0,
-    open_browser: bool = True,
-    output: Path | None = None,
-) -> Path | None:
+def run_view(config: ViewSettings) -> Path | None:
     """Show a case in the browser until Ctrl-C, SIGTERM or SIGHUP; or write the page into a folder.
-
-    Args:
-        case: The scan: a NIfTI file or a DICOM folder.
-        pred: Predicted label maps.
-        gt: True label map.
-        dataset: Names the classes.
-        port: Of the server; 0: a free one.
-        open_browser: Whether to open the page.
-        output: Folder for the page; then nothing is served.
 
     Returns:
         The page's path if it was written, None after serving.
 
     Raises:
-        InputError: see :func:`view_page`; or ``output`` holds something already.
+        InputError: see :func:`view_page`; or ``config.output`` holds something already.
     """
+    output = config.output
     if output is not None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InputError(f"{output}: exists; choose another --output, or move it away")
-        return view_page(output, case, pred=pred, gt=gt, dataset=dataset)
+        return view_page(output, config.case, pred=config.pred, gt=config.gt, dataset=config.dataset)
     with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="duomod-view-") as temporary:
-        view_page(Path(temporary), case, pred=pred, gt=gt, dataset=dataset)
-        with make_server(Path(temporary), port) as server:
+        view_page(Path(temporary), config.case, pred=config.pred, gt=config.gt, dataset=config.dataset)
+        with make_server(Path(temporary), config.port) as server:
             url = f"http://{LOOPBACK}:{server.server_address[1]}/"
             say("Only this computer can open it. Ctrl-C ends it.")
             out.print(url, markup=False)
-            if open_browser:
+            if config.browser:
                 webbrowser.open(url)
             try:
                 server.serve_forever()
