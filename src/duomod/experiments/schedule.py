@@ -102,7 +102,7 @@ class Schedule:
             return True
         if any(need not in self._done for need in step.needs) or any(not self._ended(name) for name in step.after):
             return False
-        missing = next((path for path in step.reads if not path.exists()), None)
+        missing = next((path for path in step.requires if not path.exists()), None)
         if missing is not None:
             what = "missing seed" if step.kind in (Kind.PREDICT, Kind.EVALUATE) else "missing"
             self._fail(step, f"{what}: {missing} does not exist")

@@ -10,16 +10,17 @@ from typing import Any
 from pydantic import Field
 
 from duomod.errors import InputError
-from duomod.experiments.executor import Executor, NoSettings, Result
+from duomod.experiments.executor import Executor, Result
 from duomod.experiments.process import StepProcess, run_step
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Step
+from duomod.settings import Settings
 
 #: A loopback address that Ray, unlike 127.0.0.1, does not replace by one that other hosts can reach.
 LOOPBACK = "127.0.0.2"
 
 
-class RaySettings(NoSettings):
+class RaySettings(Settings):
     """Settings of the executor ``ray``."""
 
     address: str | None = Field(
@@ -36,7 +37,7 @@ class RaySettings(NoSettings):
 class Ray(Executor):
     """Every node must see the experiment's folders under the same paths, and have duomod installed."""
 
-    Settings = RaySettings
+    Config = RaySettings
 
     def __init__(self, settings: RaySettings, records: Records, jobs: int) -> None:
         super().__init__(settings, records, jobs)

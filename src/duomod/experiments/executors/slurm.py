@@ -18,16 +18,17 @@ from typing import Any, Literal
 from pydantic import Field
 
 from duomod.errors import InputError
-from duomod.experiments.executor import Executor, NoSettings, Result
+from duomod.experiments.executor import Executor, Result
 from duomod.experiments.process import LOOK, StepProcess, run_step
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Kind, Plan, Step, levels
+from duomod.settings import Settings
 
 #: In a job's environment: the signal at which submitit's job asks to be queued again.
 _SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"
 
 
-class SlurmSettings(NoSettings):
+class SlurmSettings(Settings):
     """Settings of the executor ``slurm``."""
 
     partition: str | None = None
@@ -81,7 +82,7 @@ def _cancelled() -> bool:
 class Slurm(Executor):
     """Hands all steps over at once; SLURM holds each back until those that it needs have succeeded."""
 
-    Settings = SlurmSettings
+    Config = SlurmSettings
 
     def __init__(self, settings: SlurmSettings, records: Records, jobs: int) -> None:
         super().__init__(settings, records, jobs)
