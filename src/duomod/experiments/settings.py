@@ -47,6 +47,15 @@ class PipelineSettings(Settings):
     dry_run: bool = Field(False, description="Only print the commands.")
 
 
+class StatusSettings(Settings):
+    """Show how far an experiment is: each step's state, progress, best Dice, time left, and why it failed."""
+
+    command: ClassVar[str] = "status"
+
+    config: Annotated[Path, Flag(positional=True)] = Field(description="The experiment's YAML file.")
+    once: bool = Field(False, description="Print the table once; otherwise a terminal shows it until all is over.")
+
+
 class DemoSettings(Settings):
     """Run the whole chain on the built-in phantom: three methods, two seeds each, three labelled scans."""
 
