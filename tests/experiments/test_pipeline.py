@@ -87,6 +87,11 @@ class TestTheFile:
         assert named in str(caught.value)
         assert "section 'training' is missing" in str(caught.value)
 
+    def test_a_gpu_of_its_own_beside_an_executor_that_gives_them_out_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="the executor gives each step its GPU"):
+            loaded(tmp_path, GOOD + 'gpu: "1"\nexecutor: {gpus: [0, 1]}\n')
+        assert loaded(tmp_path, GOOD + 'gpu: "1"\n').gpu == "1"
+
 
 class TestThePlan:
     def steps(self, tmp_path: Path, text: str = EVERYTHING) -> dict[str, Step]:

@@ -114,5 +114,5 @@ def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], Setting
     Raises:
         InputError: unknown executor, or lists every wrong setting.
     """
-    cls = load_executor(str(given.get("name", "local")))
+    cls = load_executor(str(given["name"]))
     return cls, checked(cls.Config, {k: v for k, v in given.items() if k != "name"}, source="executor: ")

@@ -114,7 +114,9 @@ class MethodEntry(Settings):
 
 
 def _named(executor: Any) -> Any:
-    return {"name": executor} if isinstance(executor, str) else executor
+    if isinstance(executor, str):
+        return {"name": executor}
+    return {"name": "local", **executor} if isinstance(executor, Mapping) else executor
 
 
 class PipelineConfig(Settings):
@@ -179,9 +181,13 @@ class PipelineConfig(Settings):
             if getattr(self.stages, stage) and getattr(self, stage) is None
         ]
         try:
-            executor_settings(self.executor)
+            _, executor = executor_settings(self.executor)
         except InputError as error:
             problems += error.problems
+        else:
+            shares = self.executor["name"] != "local" or getattr(executor, "gpus", ())
+            if shares and self.gpu not in ("", FIRST_GPU):
+                problems.append(f"gpu '{self.gpu}': the executor gives each step its GPU; write 0, or \"\" for the CPU")
         roots = [method.log_root for method in self.methods]
         problems += [
             f"log_root {root} is listed twice; give every variant of a method a folder of its own"

@@ -24,14 +24,13 @@ class RaySettings(Settings):
     """Settings of the executor ``ray``."""
 
     address: str | None = Field(
-        None,
-        description="of a running cluster (host:port), or auto: this host's; none: one is started on this host",
+        None, description="Of a running cluster (host:port), or auto: this host's; none: one is started on this host."
     )
-    cores: float = Field(1.0, gt=0, description="CPU cores of a step")
+    cores: float = Field(1.0, gt=0, description="CPU cores of a step.")
     gpus: float = Field(
-        1.0, ge=0, description="GPUs of a training or prediction, where the experiment's gpu is not empty"
+        1.0, ge=0, description="GPUs of a training or prediction, where experiment and cluster have any."
     )
-    retries: int = Field(3, ge=0, description="how often a step is started again when its node is lost")
+    retries: int = Field(3, ge=0, description="How often a step is started again when its node is lost.")
 
 
 class Ray(Executor):
@@ -49,10 +48,12 @@ class Ray(Executor):
 
         self._connect()
         here = Path.cwd()
+        # Without this, a step would wait for ever for what the cluster does not have; it runs on the CPU instead.
+        gpus = self.settings.gpus if any(node["Resources"].get("GPU") for node in ray.nodes()) else 0
         for step in steps:
             remote = ray.remote(_run).options(
                 num_cpus=self.settings.cores,
-                num_gpus=self.settings.gpus if step.gpus else 0,
+                num_gpus=gpus if step.gpus else 0,
                 max_retries=self.settings.retries,
                 name=step.name,
             )
