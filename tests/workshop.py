@@ -52,7 +52,7 @@ print({target!r})
         Schedule(Plan(steps), executor or self.local(), self.records).run()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Whether a condition comes true within some time."""
     latest = time.monotonic() + seconds
     while time.monotonic() < latest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -32,6 +33,8 @@ def started() -> Iterator[Any]:
     cluster.workers = [cluster.add_node(num_cpus=1, node_ip_address=LOOPBACK) for _ in range(2)]
     cluster.wait_for_nodes()
     yield cluster
+    ray = importlib.import_module("ray")
+    ray.shutdown()  # of a test that failed half-way
     cluster.shutdown()
 
 

@@ -72,6 +72,8 @@ if not os.path.exists({str(saved)!r}):
         assert (record.state, record.attempt) == ("done", 2)
 
     def test_stopping_ends_the_jobs(self, workshop: Workshop) -> None:
+        # The stand-in is ended by SIGINT, which a shell makes its background jobs ignore.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         executor = slurm(workshop, cluster="local")
         step = workshop.step("a", seconds=60)
         executor.submit([step])

@@ -14,6 +14,7 @@ from duomod.methods.settings import MethodConfig as MethodConfig
 from duomod.methods.settings import Preset as Preset
 from duomod.methods.shared.imbalance import ClassWeights, follow_predictions
 from duomod.sampling.batch import Batch as Batch
+from duomod.sampling.settings import ViewConfig
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class Method(nn.Module):
     uses_unlabelled: ClassVar[bool] = True
     #: Trained with the labels of all training cases, also of those that the split uses unlabelled.
     uses_all_labels: ClassVar[bool] = False
+    #: Views of the patches that the streams make for it (``batch.views``): weak, strong, strong2, or what its settings'
+    #: ``view`` describes. A method has no augmentation of its own.
+    views: ClassVar[tuple[str, ...]] = ()
     #: Whether ``class_weights`` may be switched on: not where the method weights its classes itself.
     accepts_class_weights: ClassVar[bool] = True
 
@@ -109,6 +113,11 @@ class Method(nn.Module):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """One step's loss."""
         raise NotImplementedError
+
+    @classmethod
+    def view_settings(cls, config: MethodConfig) -> dict[str, ViewConfig]:
+        """How each of its views is made with these settings."""
+        return {name: config.view(name) for name in cls.views}
 
     def after_step(self, progress: Progress) -> None:
         """Called after the optimizer's step: EMA and the like."""

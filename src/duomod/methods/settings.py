@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from duomod.config import AbsentClass, CountsFrom, WeightRule
 from duomod.flags import Flag
+from duomod.sampling.settings import ViewConfig, usual_view
 from duomod.settings import Settings, checked
 
 Preset = Literal["default", "reference"]
@@ -36,6 +37,14 @@ class MethodConfig(Settings):
     reference: ClassVar[Mapping[str, Any]] = {"rampup": 150, "absent_class": "constant"}
     #: Training settings of ``--preset reference`` that the method's published code has for itself.
     reference_training: ClassVar[Mapping[str, Any]] = {}
+
+    def view(self, name: str) -> ViewConfig:
+        """How a view is made that the method declares; by default as :func:`usual_view` says.
+
+        Raises:
+            ValueError: the method declares a view that nobody describes.
+        """
+        return usual_view(name)
 
     @classmethod
     def preset(cls, name: Preset, overrides: Mapping[str, Any] | None = None, see: str = "") -> Self:

@@ -49,7 +49,8 @@ class Ray(Executor):
         self._connect()
         here = Path.cwd()
         # Without this, a step would wait for ever for what the cluster does not have; it runs on the CPU instead.
-        gpus = self.settings.gpus if any(node["Resources"].get("GPU") for node in ray.nodes()) else 0
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = self.settings.gpus if resources.get("GPU") else 0
         for step in steps:
             remote = ray.remote(_run).options(
                 num_cpus=self.settings.cores,
