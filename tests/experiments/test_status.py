@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from workshop import Workshop
 
 from duomod.console import progress_in
+from duomod.experiments import status
 from duomod.experiments.records import SILENCE, Record, born
 from duomod.experiments.schedule import StepsFailed
+from duomod.experiments.settings import StatusSettings
 from duomod.experiments.status import Row, as_text, clock, finished, status_of
 from duomod.experiments.steps import Kind, Plan, Step
 
@@ -134,6 +137,19 @@ def test_what_a_progress_line_says_is_read_back(capsys: pytest.CaptureFixture[st
     last = capsys.readouterr().err.splitlines()[-1]
     assert progress_in(last.removesuffix("case_12/13")) == (4, 4, 0.0)
     assert progress_in("nothing to tell") is None
+
+
+def test_on_a_terminal_the_table_is_kept_up_to_date_until_all_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = [[Row("train", "running", 1, 9)], [Row("train", "done", 9, 9)]]
+    monkeypatch.setattr(status, "run_status", lambda settings: later.pop(0))
+    monkeypatch.setattr(status, "out", Console(force_terminal=True, width=100))
+    rows = status.watch(StatusSettings(config=Path("e.yaml")), [Row("train", "waiting")])
+    assert rows == [Row("train", "done", 9, 9)]
+    shown = capsys.readouterr().out
+    assert "1/9" in shown
+    assert not later
 
 
 def test_the_command_prints_the_table_once_or_as_json(

@@ -131,8 +131,9 @@ class _Planner:
 
     def _results(self, settings: AggregateSettings, entry: MethodEntry) -> tuple[Path, ...]:
         """The tables of the experiment's seeds and of others that are there."""
-        found = entry.log_root.glob(f"{settings.seed_pattern}/{settings.results_filename}.*")
-        return tuple(sorted({*found, *(entry.run(seed) / "result.csv" for seed in self.config.seeds)}))
+        table = f"{settings.seed_pattern}/{settings.results_filename}"
+        found = {path for suffix in (".csv", ".xlsx") for path in entry.log_root.glob(table + suffix)}
+        return tuple(sorted(found | {entry.run(seed) / "result.csv" for seed in self.config.seeds}))
 
     def _all_methods(self) -> dict[str, tuple[str, ...]]:
         """What a step over all methods waits for."""
