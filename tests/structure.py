@@ -188,9 +188,10 @@ def cycles(graph: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
 
 def _definitions(source: Source) -> Iterator[tuple[str, str]]:
     """(Full name, bare name) of a module's functions, classes and constants, and of its classes' methods."""
-    # The class in a method's, a transform's or an executor's file is found by the file's name.
+    # The class in a method's, a transform's or an executor's file is found by the file's name, a network's by its own.
     by_file_name = source.path.parent.relative_to(PACKAGE).as_posix() in (
         "methods",
+        "networks",
         "sampling/transforms",
         "experiments/executors",
     )

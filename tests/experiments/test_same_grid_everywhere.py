@@ -17,7 +17,9 @@ from duomod.config import NetworkConfig
 from duomod.datasets.grid import SAME_WITHIN
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
-from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
+from duomod.training.build import build_method
+from duomod.training.checkpoint import save_checkpoint
+from duomod.training.model_info import ModelInfo
 
 SHAPE = (20, 24, 16)
 SPACING = np.array((1.7, 0.9, 2.5))

@@ -19,7 +19,8 @@ from toy_model import (
 
 from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.settings import PreprocessSettings
-from duomod.training.checkpoint import build_method, save_checkpoint
+from duomod.training.build import build_method
+from duomod.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")

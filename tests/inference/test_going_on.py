@@ -16,7 +16,8 @@ from toy_model import (
 import duomod.inference.predict as module
 from duomod.errors import DuomodError
 from duomod.inference.predict import MANIFEST
-from duomod.training.checkpoint import build_method, save_checkpoint
+from duomod.training.build import build_method
+from duomod.training.checkpoint import save_checkpoint
 
 
 class TestGoingOn:

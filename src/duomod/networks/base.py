@@ -117,6 +117,8 @@ class Network(Encoder, Decoder):
     which takes (config, in_channels, num_classes), and writes :meth:`encode_padded` and :meth:`decode`.
     """
 
+    #: What ``--network`` calls it. A base and a form of any network have none.
+    name: ClassVar[str]
     #: What is special about this form, for the sentence that refuses it.
     form: ClassVar[str] = "a network"
 

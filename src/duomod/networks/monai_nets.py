@@ -108,6 +108,8 @@ class ResidualUNet(ResidualUNetEncoder, StagedNetwork):
     up to six.
     """
 
+    name = "resunet"
+
     def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:
         body = _dyn_unet(config, in_channels, num_classes)
         super().__init__(config, in_channels, body)
@@ -196,6 +198,8 @@ class SegResNetDecoder(Stages):
 class SegResNet(SegResNetEncoder, StagedNetwork):
     """SegResNet (Myronenko, BrainLes 2018) without its autoencoder branch."""
 
+    name = "segresnet"
+
     def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:
         blocks, last = _seg_res_net(config, in_channels, num_classes)
         super().__init__(config, in_channels, blocks)
@@ -227,6 +231,7 @@ class SwinUNETR(StagedNetwork):
         InputError: einops, which MONAI needs for this network only, is not installed.
     """
 
+    name = "swinunetr"
     two_voxels = True
 
     def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:

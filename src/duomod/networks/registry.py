@@ -1,40 +1,41 @@
-"""Networks by name. A new one is one entry in ``_KINDS``; packages add theirs by entry point."""
+"""Networks by name: every class with a ``name`` in this folder; packages add theirs by entry point."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from duomod.config import NetworkConfig
 from duomod.errors import InputError, nearest_name
-from duomod.networks import monai_nets
 from duomod.networks.base import Network, NotOfferedError, Parts
 from duomod.networks.decoupled import DecoupledNetwork
 from duomod.networks.projected import ProjectedNetwork
-from duomod.networks.unet import UNet
 from duomod.networks.vnet import VNet
 from duomod.networks.vnet_published import VNetDecoupled, VNetDyCON
 from duomod.plugins import from_entry_point, known_names, load_file, only_class, own_classes
 
 ENTRY_POINT_GROUP = "duomod.networks"
 
-_KINDS: dict[str, type[Network]] = {
-    "vnet": VNet,
-    "unet": UNet,
-    "resunet": monai_nets.ResidualUNet,
-    "segresnet": monai_nets.SegResNet,
-    "swinunetr": monai_nets.SwinUNETR,
-}
-
 #: Forms of the V-Net whose weights are published.
 _PUBLISHED: Mapping[type[Network], type[Network]] = {DecoupledNetwork: VNetDecoupled, ProjectedNetwork: VNetDyCON}
 
 
+@cache
+def _builtin() -> dict[str, type[Network]]:
+    folder = Path(__file__).parent
+    modules = [importlib.import_module(f"duomod.networks.{m.name}") for m in pkgutil.iter_modules([str(folder)])]
+    kinds = [kind for module in modules for kind in own_classes(module, Network) if "name" in vars(kind)]
+    return {kind.name: kind for kind in kinds}
+
+
 def network_names() -> list[str]:
     """Names that ``--network`` accepts: built in, and from installed packages."""
-    return known_names(_KINDS, ENTRY_POINT_GROUP)
+    return known_names(_builtin(), ENTRY_POINT_GROUP)
 
 
 def load_network(name: str) -> type[Network]:
@@ -43,8 +44,8 @@ def load_network(name: str) -> type[Network]:
     Raises:
         InputError: there is no network of that name (the nearest one is suggested), or a plug-in cannot be imported.
     """
-    if name in _KINDS:
-        return _KINDS[name]
+    if name in _builtin():
+        return _builtin()[name]
     found = from_entry_point(ENTRY_POINT_GROUP, name, Network, "network")
     if found is not None:
         return found
@@ -89,7 +90,7 @@ def build_network(
     try:
         network = _assembled(form, Parts(kind, config, in_channels, num_classes))
     except NotOfferedError:
-        able = ", ".join(name for name in _KINDS if _offers(name, form))
+        able = ", ".join(name for name in _builtin() if _offers(name, form))
         raise InputError(
             f"the network {config.name} cannot be built with {form.form}, as this method needs it;"
             f" choose another ({able})"
@@ -110,7 +111,7 @@ def _offers(name: str, form: type[Network]) -> bool:
     tiny = NetworkConfig(name=name, filters=4, levels=3, norm="instance")
     try:
         with torch.device("meta"):
-            _assembled(form, Parts(_KINDS[name], tiny, 1, 2))
+            _assembled(form, Parts(_builtin()[name], tiny, 1, 2))
     except (NotOfferedError, InputError):
         return False
     return True

@@ -58,6 +58,7 @@ class UNetDecoder(HalvingDecoder):
 class UNet(UNetEncoder, UNetDecoder, UShapedNetwork, StagedNetwork):
     """U-Net: (B, in_channels, D, H, W) to logits (B, num_classes, D, H, W); arguments as the V-Net's."""
 
+    name = "unet"
     encoder_class = UNetEncoder
     decoder_class = UNetDecoder
 

@@ -93,6 +93,7 @@ class VNet(VNetEncoder, VNetDecoder, UShapedNetwork, StagedNetwork):
         levels: Resolutions, 2 to 5 (reference: 5).
     """
 
+    name = "vnet"
     encoder_class = VNetEncoder
     decoder_class = VNetDecoder
 
