@@ -55,6 +55,8 @@ UNUSED: set[str] = {
     "src/duomod/datasets/check.py:check_cases",
     "src/duomod/datasets/importers.py:find_cases",
     "src/duomod/datasets/spec.py:DatasetSpec.tail_labels",
+    "src/duomod/experiments/executor.py:executor_settings",
+    "src/duomod/experiments/schedule.py:Schedule",
     "src/duomod/inference/predict.py:predict_image",
     "src/duomod/methods/catalog.py:store_measurements",
     "src/duomod/methods/conformance.py:rule_descriptions",

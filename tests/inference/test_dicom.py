@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def write_series(
 ) -> Path:
     """Slices of 6 x 5 voxels; slice i holds the value 10 i."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for number, (x, y, z) in enumerate(positions):
@@ -42,6 +44,7 @@ def write_series(
         # Named against their order in space, so that sorting by name would be wrong.
         writer.SetFileName(str(folder / f"{uid}_{len(positions) - number:03d}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # writing DICOM sets the process to plain C: texts are ASCII from then on
     return folder
 
 

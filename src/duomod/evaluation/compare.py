@@ -32,6 +32,7 @@ from duomod.evaluation.significance import (
     smallest_p,
 )
 from duomod.evaluation.summary_files import sources_path
+from duomod.extras import require_report_packages
 from duomod.workspace import read_json, write_text
 
 FOREGROUND, TAIL = "foreground", "tail"
@@ -319,6 +320,8 @@ def run_compare(config: CompareSettings) -> Path:
     Raises:
         InputError: lists all that makes the tables incomparable: other cases, classes, metrics or conventions.
     """
+    if len(config.tables) > 2:
+        require_report_packages("a comparison of more than two methods")
     output = config.output
     methods = [read_method(path, config.dataset) for path in config.tables]
     comparisons, rankings = compare_methods(methods, config.baseline, metrics=config.metrics, significance=config)

@@ -11,6 +11,7 @@ from duomod.datasets.phantom_settings import PhantomSettings
 from duomod.evaluation.tables import side_by_side
 from duomod.experiments.pipeline import run_experiment
 from duomod.experiments.settings import DemoSettings, MethodEntry, PipelineConfig, Stages
+from duomod.extras import require_report_packages
 from duomod.preprocessing.settings import PreprocessOptions
 from duomod.report.settings import ReportOptions
 from duomod.training.settings import TrainOptions
@@ -30,6 +31,7 @@ def run_demo(settings: DemoSettings) -> Path:
     Returns:
         The report's page; ``comparison.txt`` in ``settings.output`` has the methods side by side.
     """
+    require_report_packages("duomod demo")
     began = time.monotonic()
     raw, logs = settings.output / "phantom", settings.output / "logs"
     write_phantom(PhantomSettings(out=raw, cases=CASES, preset="tiny"))
