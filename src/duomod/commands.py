@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from duomod.datasets.phantom_settings import PhantomSettings
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.evaluation.settings import AggregateSettings, CompareSettings, EvaluateSettings
 from duomod.experiments.settings import DemoSettings, PipelineSettings
 from duomod.flags import Flag

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from duomod.datasets.importers import find_cases, resolve_spec
+from duomod.datasets.importers import list_cases
 from duomod.datasets.phantom import PhantomCase, make_case, preset_spec, write_phantom
-from duomod.datasets.phantom_anatomy import PHASES, draw_person
-from duomod.datasets.phantom_settings import PhantomSettings
-from duomod.datasets.phantom_shapes import Ellipsoid, Points, Tube, smooth_field
+from duomod.datasets.phantom.anatomy import PHASES, draw_person
+from duomod.datasets.phantom.settings import PhantomSettings
+from duomod.datasets.phantom.shapes import Ellipsoid, Points, Tube, smooth_field
+from duomod.datasets.recognise import resolve_spec
 from duomod.errors import InputError
 from duomod.settings import checked
 from duomod.workspace import read_json, write_json
@@ -209,7 +210,8 @@ def test_the_folder_is_laid_out_as_amos_is(tiny_folder: Path) -> None:
 def test_the_folder_is_recognised_by_the_importer(tiny_folder: Path) -> None:
     spec = resolve_spec(tiny_folder, None, None)
     assert spec.name == "phantom_tiny"
-    cases = find_cases(tiny_folder, spec)
+    cases, problems = list_cases(tiny_folder, spec)
+    assert problems == []
     assert sum(case.label is None for case in cases) == 2
     assert len(cases) == 8
 

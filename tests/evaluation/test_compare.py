@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from duomod.errors import InputError
-from duomod.evaluation.compare import ComparisonFile, run_compare
+from duomod.evaluation.compare import run_compare
+from duomod.evaluation.comparison import ComparisonFile
 from duomod.evaluation.results import build_frame, write_frame
 from duomod.evaluation.settings import AggregateSettings, CompareSettings
 from duomod.evaluation.summary_files import run_aggregate, sources_path

@@ -197,7 +197,7 @@ class TestProblems:
         assert len(caught.value.problems) == 8
         for word in ("extra file", "no prediction of the case j", "size", "spacing", "origin", "direction", "i.nii.gz"):
             assert word in text, word
-        assert "unknown label 7, 14; 4 classes have the labels 0 to 3" in text
+        assert "unknown label value(s) 7, 14 outside 0..3" in text
         assert caught.value.exit_code == 2
         assert not (pred / "result.csv").exists()
 
@@ -319,8 +319,8 @@ class TestResume:
         assert calls == ["b.nii.gz"]
 
     def test_a_dead_worker_is_a_clear_error(self, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "score_case", die)
-        with pytest.raises(DuomodError, match="a worker process of the evaluation died"):
+        monkeypatch.setattr(module, "_outcome", die)
+        with pytest.raises(DuomodError, match=r"a worker process ended unexpectedly while at a\.nii\.gz"):
             evaluate(*folders, workers=2)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from duomod.datasets.grid import Geometry
 from duomod.inference.dicom import find_series, read_series
-from duomod.preprocessing.geometry import Geometry
 
 
 def write_series(
@@ -125,7 +125,7 @@ def test_the_real_series_lies_where_its_labels_lie(shared_data: Path) -> None:
     assert series.modality == "CT"
     image = read_series(series)
     labels = sitk.DICOMOrient(sitk.ReadImage(str(shared_data / "ct" / "dicom_label.nii.gz")), "LPS")
-    assert Geometry.of(image).matches(Geometry.of(labels)) == []
+    assert Geometry.of(image).differences(Geometry.of(labels)) == []
     hu = sitk.GetArrayFromImage(image)
     # Labelled organs are soft tissue: 96.8 % of their voxels are above 0 HU, at most 92.9 % were an axis flipped.
     assert (hu[sitk.GetArrayFromImage(labels) > 0] > 0).mean() > 0.95

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
 from pathlib import Path
 
@@ -12,41 +10,31 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
+from toy_model import (
+    CASES,
+    SPEC,
+    assert_nearly_equal,
+    hu_volume,
+    info,
+    predict,
+    problems_of,
+    raw_file,
+    voxels,
+    write_scan,
+)
 
 import duomod.inference.predict as module
-from duomod.config import NetworkConfig
-from duomod.datasets.spec import DatasetSpec
-from duomod.errors import DuomodError, InputError
-from duomod.inference.nifti import write_labels
-from duomod.inference.predict import MANIFEST, predict_image, run_predict
-from duomod.inference.settings import PredictSettings, WindowSettings
-from duomod.preprocessing.geometry import Geometry
-from duomod.preprocessing.preprocess import run_preprocess
-from duomod.preprocessing.settings import PreprocessSettings
-from duomod.settings import checked
-from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
-
-
-def predict(**options: object) -> Path:
-    return run_predict(checked(PredictSettings, {"gpu": "", **options}))
+from duomod.datasets.grid import Geometry
+from duomod.errors import InputError
+from duomod.inference.predict import predict_image
+from duomod.inference.settings import WindowSettings
+from duomod.training.checkpoint import build_method, save_checkpoint
 
 
 def listed(path: Path, *cases: str) -> Path:
     path.write_text("\n".join(cases) + "\n", encoding="utf-8")
     return path
-
-
-SPEC = DatasetSpec(
-    name="toy",
-    classes=("background", "soft", "bright"),
-    spacing=(1.5, 1.5, 2.0),
-    patch=(16, 16, 16),
-    image_suffix="_0000",
-)
-NETWORK = NetworkConfig(filters=2, levels=2, norm="instance")
-CASES = ("a_001", "a_002", "a_003")
 
 
 class ByBrightness(nn.Module):
@@ -59,101 +47,14 @@ class ByBrightness(nn.Module):
         return nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
 
 
-def info(**changes) -> ModelInfo:
-    return ModelInfo(method="supervised", network=NETWORK, num_classes=3, patch=(16, 16, 16), spec=SPEC).model_copy(
-        update=changes
-    )
-
-
-def affine_of(seed: int, spacing: tuple[float, float, float], oblique: bool = True) -> np.ndarray:
-    affine = np.eye(4)
-    turn = Rotation.random(random_state=seed).as_matrix() if oblique else np.eye(3)[[1, 2, 0]] * [[1], [-1], [1]]
-    affine[:3, :3] = turn @ np.diag(spacing)
-    affine[:3, 3] = (10.0 * seed, -33.3, 7.7)
-    return affine
-
-
-def hu_volume(seed: int, shape: tuple[int, int, int] = (24, 26, 18)) -> np.ndarray:
-    """A body with one organ on a side; the HU at which the classes change lie half-way between their own."""
-    rng = np.random.default_rng(seed)
-    voxels = np.full(shape, -90, np.int16)
-    voxels[4:-4, 4:-4, 3:-3] = 40
-    voxels[6 : 11 + seed, 12:20, 5:12] = 310
-    return voxels + rng.integers(-5, 6, shape).astype(np.int16)
-
-
-def write_scan(path: Path, seed: int, oblique: bool = True) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(hu_volume(seed), affine_of(seed, (2.2, 1.9, 3.3), oblique))
-    nibabel.save(image, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("raw")
-    for seed, name in enumerate(CASES):
-        write_scan(folder / "imagesTr" / f"{name}_0000.nii.gz", seed, oblique=seed != 1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def description(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("spec") / "toy.yaml"
-    path.write_text(json.dumps(SPEC.model_dump(mode="json")), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def preprocessed(raw: Path, description: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    full = tmp_path_factory.mktemp("full")
-    for name in CASES:
-        file = f"{name}_0000.nii.gz"
-        (full / "imagesTr").mkdir(exist_ok=True)
-        (full / "labelsTr").mkdir(exist_ok=True)
-        shutil.copy(raw / "imagesTr" / file, full / "imagesTr")
-        scan = nibabel.load(raw / "imagesTr" / file)
-        label = (np.asarray(scan.dataobj) > -25).astype(np.uint8) + (np.asarray(scan.dataobj) > 175)
-        nibabel.save(nibabel.Nifti1Image(label.astype(np.uint8), scan.affine), full / "labelsTr" / f"{name}.nii.gz")
-    return run_preprocess(PreprocessSettings(data_path=full, output_path=full / "out", dataset=description))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    method = build_method(info())
-    for network in method.published_modules().values():
-        # Random weights, but no class that wins everywhere.
-        head = network.get_submodule("out_conv")
-        torch.nn.init.zeros_(head.bias)
-        head.weight.data.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.3, 0.3]])[..., None, None, None])
-    path = tmp_path_factory.mktemp("model") / "best_model.pth"
-    save_checkpoint(path, method, info())
-    return path
-
-
 @pytest.fixture
 def bright(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the checkpoint's network by one whose answer is known."""
     monkeypatch.setattr(module, "load_predictor", lambda *_, **__: (ByBrightness().eval(), info()))
 
 
-def raw_file(raw: Path, case: str) -> Path:
-    return raw / "imagesTr" / f"{case}_0000.nii.gz"
-
-
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(nibabel.load(path).dataobj)
-
-
 def dice(a: np.ndarray, b: np.ndarray, label: int) -> float:
     return 2 * ((a == label) & (b == label)).sum() / ((a == label).sum() + (b == label).sum())
-
-
-def problems_of(call) -> str:
-    with pytest.raises(InputError) as caught:
-        call()
-    return str(caught.value)
 
 
 class TestPredictImage:
@@ -286,7 +187,7 @@ class TestFromPreprocessed:
             # Without the scan's header: the same up to how ITK rounds orientations.
             assert np.array_equal(voxels(a / name), voxels(c / name))
             grids = [Geometry.of(sitk.ReadImage(str(folder / name))) for folder in (a, c)]
-            assert grids[0].matches(grids[1], 1e-5) == []
+            assert_nearly_equal(*grids)
 
     def test_only_the_cases_of_a_list(self, preprocessed: Path, checkpoint: Path, tmp_path: Path) -> None:
         (preprocessed / "splits" / "mine.txt").write_text("a_003\na_001\n", encoding="utf-8")
@@ -373,87 +274,6 @@ class TestCheckpoint:
             assert "--npy_path" in problems_of(lambda g=given: predict(**call, **g))
 
 
-class TestGoingOn:
-    def call(self, raw: Path, checkpoint: Path, out: Path, **changes) -> None:
-        settings = {"model_path": checkpoint, "output_path": out, "input_path": raw / "imagesTr", **changes}
-        predict(**settings)
-
-    def stamps(self, out: Path) -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
-
-    def test_finished_cases_are_kept_and_missing_ones_made(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
-        out = tmp_path / "out"
-        self.call(raw, checkpoint, out)
-        before = self.stamps(out)
-        content = (out / "a_002.nii.gz").read_bytes()
-        (out / "a_002.nii.gz").unlink()
-        self.call(raw, checkpoint, out)
-        after = self.stamps(out)
-        assert {name for name in after if after[name] != before[name]} == {"a_002.nii.gz"}
-        assert (out / "a_002.nii.gz").read_bytes() == content
-        self.call(raw, checkpoint, out, resume=False)
-        assert all(self.stamps(out)[name] != after[name] for name in after)
-
-    def test_other_settings_or_another_checkpoint_make_all_anew(
-        self, raw: Path, checkpoint: Path, tmp_path: Path
-    ) -> None:
-        out = tmp_path / "out"
-        self.call(raw, checkpoint, out)
-        stamps = [self.stamps(out)]
-        self.call(raw, checkpoint, out, overlap=0.25)
-        stamps.append(self.stamps(out))
-        torch.manual_seed(1)
-        other = tmp_path / "other.pth"
-        save_checkpoint(other, build_method(info()), info())
-        self.call(raw, other, out, overlap=0.25)
-        stamps.append(self.stamps(out))
-        for name in stamps[0]:
-            assert len({each[name] for each in stamps}) == 3
-
-    def test_a_changed_scan_is_predicted_again(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
-        scans, out = tmp_path / "scans", tmp_path / "out"
-        shutil.copytree(raw, scans)
-        self.call(scans, checkpoint, out)
-        before = self.stamps(out)
-        write_scan(scans / "imagesTr" / "a_001_0000.nii.gz", 5)
-        self.call(scans, checkpoint, out)
-        after = self.stamps(out)
-        assert {name for name in after if after[name] != before[name]} == {"a_001.nii.gz"}
-
-    def test_an_interrupted_run_leaves_no_older_results(
-        self, raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        out = tmp_path / "out"
-        self.call(raw, checkpoint, out)
-        wanted = {path.name: path.read_bytes() for path in out.glob("*.nii.gz")}
-        self.call(raw, checkpoint, out, overlap=0.0)
-        original, done = module.labels_on_grid, []
-
-        def dies(*args):
-            if done:
-                raise KeyboardInterrupt
-            done.append(1)
-            return original(*args)
-
-        monkeypatch.setattr(module, "labels_on_grid", dies)
-        with pytest.raises(KeyboardInterrupt):
-            self.call(raw, checkpoint, out)
-        assert [path.name for path in out.iterdir() if path.name != MANIFEST] == ["a_001.nii.gz"]
-        monkeypatch.undo()
-        self.call(raw, checkpoint, out)
-        assert {path.name: path.read_bytes() for path in out.glob("*.nii.gz")} == wanted
-
-    def test_a_full_gpu_is_said_in_words(
-        self, raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(*_, **__):
-            raise torch.OutOfMemoryError
-
-        monkeypatch.setattr(module, "predict_probabilities", full)
-        with pytest.raises(DuomodError, match=r"a_001: the GPU's memory is too small"):
-            self.call(raw, checkpoint, tmp_path / "out")
-
-
 def test_probabilities_can_be_kept(raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
     out = predict(
         model_path=checkpoint, output_path=tmp_path, input_path=raw_file(raw, "a_001"), save_probabilities=True
@@ -462,48 +282,3 @@ def test_probabilities_can_be_kept(raw: Path, checkpoint: Path, tmp_path: Path, 
         assert stored["probabilities"].dtype == np.float16
         assert np.allclose(stored["probabilities"].astype(np.float32).sum(0), 1)
         assert tuple(stored["spacing_mm"]) == SPEC.spacing
-
-
-class TestWriteLabels:
-    def labels(self, path: Path) -> sitk.Image:
-        grid = Geometry.of(sitk.ReadImage(str(path)))
-        array = np.random.default_rng(0).integers(0, 3, grid.shape).astype(np.uint8)
-        return grid.image_of(array)
-
-    @pytest.mark.parametrize("endian", ["<", ">"])
-    @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
-    def test_the_header_says_the_same_place_and_nothing_of_the_patient(
-        self, tmp_path: Path, endian: str, name: str
-    ) -> None:
-        header = nibabel.Nifti1Header(endianness=endian)
-        header["descrip"] = b"Doe, John"
-        header["db_name"] = b"Doe"
-        header.set_xyzt_units("mm")
-        scan = nibabel.Nifti1Image(hu_volume(0).astype(f"{endian}i2"), affine_of(3, (0.7, 0.8, 5.0)), header)
-        scan.header.set_slope_inter(2.0, -1024.0)
-        nibabel.save(scan, tmp_path / name)
-        labels = self.labels(tmp_path / name)
-        write_labels(labels, tmp_path / "out.nii.gz", tmp_path / name)
-        result, source = nibabel.load(tmp_path / "out.nii.gz"), nibabel.load(tmp_path / name)
-        assert np.array_equal(result.affine, source.affine)
-        assert result.header.get_qform(coded=True)[1] == source.header.get_qform(coded=True)[1]
-        assert result.header.get_sform(coded=True)[1] == source.header.get_sform(coded=True)[1]
-        assert result.header.get_xyzt_units() == source.header.get_xyzt_units()
-        assert result.get_data_dtype() == np.uint8
-        assert np.array_equal(np.asarray(result.dataobj).T, sitk.GetArrayFromImage(labels))
-        assert b"Doe" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())[:352]
-        read = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
-        assert Geometry.of(read) == Geometry.of(labels)
-        assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(labels))
-
-    def test_without_a_scan(self, tmp_path: Path) -> None:
-        labels = self.labels(write_scan(tmp_path / "scan.nii.gz", 4))
-        write_labels(labels, tmp_path / "out.nii.gz")
-        read = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
-        assert Geometry.of(read).matches(Geometry.of(labels), 1e-5) == []
-        assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(labels))
-
-    def test_a_folder_that_cannot_be_made_is_an_os_error(self, tmp_path: Path) -> None:
-        labels = self.labels(write_scan(tmp_path / "scan.nii.gz", 4))
-        with pytest.raises(OSError, match=r"scan\.nii\.gz"):
-            write_labels(labels, tmp_path / "scan.nii.gz" / "out.nii.gz")

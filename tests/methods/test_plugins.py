@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.methods import registry
 from duomod.methods.conformance import check_method
-from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
 from duomod.settings import checked
 from duomod.training.checkpoint import load_predictor

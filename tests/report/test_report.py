@@ -12,8 +12,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from duomod.datasets.scan import to_array
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import to_array
 from duomod.report.charts import all_charts
 from duomod.report.charts.curves import MAX_POINTS, _thinned
 from duomod.report.charts.missed import missed_counts

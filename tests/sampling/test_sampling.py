@@ -9,7 +9,7 @@ import torch
 
 from duomod.config import AugmentConfig, SamplingConfig, train_config
 from duomod.datasets.phantom import write_phantom
-from duomod.datasets.phantom_settings import PhantomSettings
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from duomod.datasets.phantom import write_phantom
-from duomod.datasets.phantom_settings import PhantomSettings
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.settings import PreprocessSettings

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from duomod.datasets.importers import numbered_classes
-from duomod.datasets.spec import load_spec, without_ending
+from duomod.datasets.case_names import case_id
+from duomod.datasets.spec import load_spec, numbered_classes
 from duomod.errors import InputError
 from duomod.evaluation.results import (
     FloatArray,
@@ -267,11 +267,11 @@ def _groups(source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], 
     """Foreground means for each value of each column of a table of cases (first column: the case)."""
     frame = read_frame(source)
     ids = [str(value) for value in frame.iloc[:, 0]]
-    bare = [without_ending(case) for case in cases]
-    unknown = sorted(set(bare) - {without_ending(i) for i in ids})
+    bare = [case_id(case) for case in cases]
+    unknown = sorted(set(bare) - {case_id(i) for i in ids})
     if unknown:
         raise InputError(f"{source}: has no row for {', '.join(unknown)}")
-    rows = {without_ending(i): row for row, i in enumerate(ids)}
+    rows = {case_id(i): row for row, i in enumerate(ids)}
     groups = []
     for column in frame.columns[1:]:
         values = [str(frame[column].iloc[rows[case]]) for case in bare]

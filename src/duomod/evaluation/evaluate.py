@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,9 +17,10 @@ from pydantic import ValidationError
 
 from duomod import __version__
 from duomod.console import progress, say
-from duomod.datasets.importers import numbered_classes
+from duomod.datasets.case_names import case_id
+from duomod.datasets.spec import numbered_classes
 from duomod.datasets.splits import read_list
-from duomod.errors import DuomodError, InputError, nearest_name
+from duomod.errors import InputError, nearest_name
 from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
 from duomod.evaluation.metrics import select_metrics
 from duomod.evaluation.naming import Naming, find_naming
@@ -38,6 +37,7 @@ from duomod.evaluation.results import (
     write_info,
 )
 from duomod.evaluation.settings import TOLERANCE_MM, EvaluateSettings, Tolerance
+from duomod.workers import Task, run_tasks
 from duomod.workspace import sha256, write_text
 
 
@@ -81,7 +81,7 @@ def _settings(naming: Naming, config: EvaluateSettings) -> Settings:
 def _default_output(pred_path: Path) -> Path:
     if pred_path.is_dir():
         return pred_path / "result.csv"
-    return pred_path.parent / f"{pred_path.name.split('.')[0]}_result.csv"
+    return pred_path.parent / f"{case_id(pred_path.name)}_result.csv"
 
 
 def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
@@ -93,33 +93,12 @@ def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
     return scores if scores.key == pair.key(settings) else None
 
 
-def _score_all(
-    pairs: Sequence[Pair], settings: Settings, workers: int
-) -> Iterator[tuple[Pair, CaseScores | InputError]]:
-    """Score cases, in this process or in several, and yield each as it is done, with its problems if it has any."""
-    if workers <= 1 or len(pairs) <= 1:
-        for pair in pairs:
-            try:
-                yield pair, score_case(pair, settings)
-            except InputError as error:
-                yield pair, error
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(workers, len(pairs)), mp_context=context) as pool:
-        jobs: dict[Future[CaseScores], Pair] = {pool.submit(score_case, pair, settings): pair for pair in pairs}
-        try:
-            for job in as_completed(jobs):
-                try:
-                    yield jobs[job], job.result()
-                except InputError as error:
-                    yield jobs[job], error
-        except BrokenProcessPool:
-            raise DuomodError(
-                "a worker process of the evaluation died, most likely for want of memory; run again with fewer workers"
-                " (finished cases are kept)"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _outcome(pair: Pair, settings: Settings) -> CaseScores | InputError:
+    """A case's scores, or what is wrong with it: the problems of all cases are told together."""
+    try:
+        return score_case(pair, settings)
+    except InputError as error:
+        return error
 
 
 def _zero_everywhere(scores: Sequence[CaseScores]) -> bool:
@@ -240,13 +219,18 @@ def _scored(pairs: Sequence[Pair], settings: Settings, store: Path, workers: int
         say(f"{len(pairs) - len(left)} of {len(pairs)} cases were scored by an earlier run.")
     problems: list[str] = []
     with progress("Evaluating", len(pairs), start=len(pairs) - len(left)) as advance:
-        for pair, outcome in _score_all(left, settings, workers):
+
+        def take(position: int, outcome: CaseScores | InputError) -> None:
+            name = left[position].name
             if isinstance(outcome, InputError):
-                problems += outcome.problems
+                problems.extend(outcome.problems)
             else:
-                found[pair.name] = outcome
-                write_text(store / f"{pair.name}.json", outcome.model_dump_json())
-            advance(pair.name)
+                found[name] = outcome
+                write_text(store / f"{name}.json", outcome.model_dump_json())
+            advance(name)
+
+        tasks = [Task(pair.name, partial(_outcome, pair, settings)) for pair in left]
+        run_tasks(tasks, min(workers, len(left)), take, threads=1)
     return [case for case in found.values() if case is not None], problems
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from duomod.console import say
 from duomod.datasets.phantom import write_phantom
-from duomod.datasets.phantom_settings import PhantomSettings
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.evaluation.tables import side_by_side
 from duomod.experiments.pipeline import run_experiment
 from duomod.experiments.settings import DemoSettings, MethodEntry, PipelineConfig, Stages

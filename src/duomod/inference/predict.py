@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from duomod import __version__
 from duomod.console import say
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
 from duomod.datasets.splits import read_list
 from duomod.errors import DuomodError, InputError
@@ -22,7 +23,7 @@ from duomod.inference.inputs import Case, Volume, network_volume, preprocessed_c
 from duomod.inference.nifti import write_labels
 from duomod.inference.settings import PredictSettings, WindowSettings
 from duomod.inference.sliding_window import predict_probabilities
-from duomod.preprocessing.geometry import Geometry, labels_on_grid
+from duomod.preprocessing.geometry import labels_on_grid
 from duomod.training.checkpoint import ModelInfo, load_predictor
 from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.workspace import atomic_path, read_json, sha256, write_json

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,13 @@ from torch import nn
 
 from duomod.config import NetworkConfig
 from duomod.console import progress as progress_display
-from duomod.errors import DuomodError
 from duomod.methods.base import Batch, Method, MethodContext, Progress
 from duomod.methods.registry import available_methods, load_method
 from duomod.methods.settings import MethodsSettings
 from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
 from duomod.sampling.views import with_views
+from duomod.workers import Task, run_apart
 from duomod.workspace import write_json
 
 #: What every relative number is relative to.
@@ -159,19 +157,11 @@ def measure(
     """
     config = network or _SMALL
     wanted = list(dict.fromkeys([BASELINE, *names]))
-    context = multiprocessing.get_context("spawn")
     costs = {}
-    with (
-        ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as pool,
-        progress_display("measuring", len(wanted), 0) as advance,
-    ):
+    with progress_display("measuring", len(wanted), 0) as advance:
         for name in wanted:
-            try:
-                costs[name] = pool.submit(_measure_one, name, config, patch, classes, steps, device).result()
-            except BrokenProcessPool:
-                raise DuomodError(
-                    f"measuring {name}: its process died, most likely for lack of memory; try a smaller patch"
-                ) from None
+            call = partial(_measure_one, name, config, patch, classes, steps, device)
+            costs[name] = run_apart(Task(f"the step of {name}", call))
             advance(name)
     return costs
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.intensity import normalise
 from duomod.settings import checked
 from duomod.workspace import read_json

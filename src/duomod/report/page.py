@@ -15,8 +15,10 @@ from markupsafe import Markup
 from duomod import __version__
 from duomod.console import progress, say
 from duomod.errors import InputError
-from duomod.evaluation.compare import FOREGROUND, TAIL, Comparison, compare_methods
+from duomod.evaluation.comparison import Comparison
 from duomod.evaluation.critical_difference import write_critical_difference
+from duomod.evaluation.method_values import FOREGROUND, TAIL
+from duomod.evaluation.paired_comparison import compare_methods
 from duomod.evaluation.significance import Ranking
 from duomod.extras import require_report_packages
 from duomod.report.assets import copy_assets

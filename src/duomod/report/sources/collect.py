@@ -15,7 +15,7 @@ import yaml
 
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, find_results, mean_defined, summarise
-from duomod.evaluation.compare import MethodValues
+from duomod.evaluation.method_values import MethodValues
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_frame, read_result
 from duomod.evaluation.settings import AggregateOptions
@@ -89,7 +89,7 @@ class Method:
         return self.seeds[0].table.metric(column)
 
     def for_comparison(self) -> MethodValues:
-        """Return the same values as :func:`duomod.evaluation.compare.compare_methods` takes them."""
+        """Return the same values as :func:`duomod.evaluation.paired_comparison.compare_methods` takes them."""
         summary = self.summary
         return MethodValues(
             self.name,

@@ -17,15 +17,15 @@ from typing import BinaryIO
 
 from duomod import __version__
 from duomod.console import out, say
-from duomod.datasets.importers import numbered_classes
-from duomod.datasets.spec import Modality, load_spec, without_ending
+from duomod.datasets.case_names import case_id
+from duomod.datasets.labels import read_labels
+from duomod.datasets.scan import to_array
+from duomod.datasets.spec import Modality, load_spec, numbered_classes
 from duomod.errors import InputError
-from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
 from duomod.extras import require_report_packages
-from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
-from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
+from duomod.report.sources.scans import CaseSource, Overlay, read_scan
 from duomod.report.templates import render
 from duomod.report.viewer.case import write_case
 from duomod.report.viewer.settings import ViewSettings
@@ -61,7 +61,7 @@ def view_page(
     maps = [path for path in (gt, *pred) if path is not None]
     naming = find_naming(maps[-1], maps[0], dataset, None) if maps else Naming()
     classes = naming.classes or numbered_classes(_classes_in(maps))
-    name = without_ending(case.name)
+    name = case_id(case.name)
     overlays = [Overlay(title, path) for title, path in zip(_titles(pred), pred, strict=True)]
     copy_assets(folder / "assets")
     source = CaseSource(name, case, gt, overlays, classes, _modality(case, name, dataset), naming.label_merges)
@@ -73,7 +73,7 @@ def view_page(
 
 def _titles(paths: Sequence[Path]) -> list[str]:
     """File names without endings; where two are alike, the parts of the paths that differ, else numbers too."""
-    titles = [without_ending(path.name) for path in paths]
+    titles = [case_id(path.name) for path in paths]
     if len(set(titles)) == len(titles):
         return titles
     parts = [[*path.absolute().parent.parts, title] for path, title in zip(paths, titles, strict=True)]
@@ -91,8 +91,7 @@ def _titles(paths: Sequence[Path]) -> list[str]:
 
 def _classes_in(maps: Sequence[Path]) -> int:
     """As many classes as the label maps show, and at least two."""
-    settings = label_settings()
-    return max(2, *(int(read_labels(path, settings)[0].max()) + 1 for path in maps)) if maps else 2
+    return max(2, *(int(read_labels(path)[0].max()) + 1 for path in maps)) if maps else 2
 
 
 def _modality(case: Path, name: str, dataset: str | None) -> Modality:

@@ -1,18 +1,13 @@
-"""The built-in phantom: an abdominal CT-like world with the organs of AMOS, written as NIfTI in AMOS's layout.
+"""A phantom data set on disk: NIfTI in AMOS's layout.
 
-It stands in for real data in the demo and the tests. ``amos`` draws the 15 organs at their real volumes; ``tiny`` draws
-the same bodies coarsely and labels seven of the organs. `phantom_anatomy` holds the average body, `phantom_drawing`
-paints a person, `phantom_scan` scans one, this file writes the files.
+``amos`` draws the 15 organs at their real volumes; ``tiny`` draws the same bodies coarsely and labels seven of the
+organs.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +16,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from duomod.console import progress, say
-from duomod.datasets.phantom_scan import PRESETS, PhantomCase, make_case, preset_spec, scanner_of
-from duomod.datasets.phantom_settings import PhantomSettings, Preset
+from duomod.datasets.phantom.scan import PhantomCase, make_case, preset_spec, scanner_of
+from duomod.datasets.phantom.settings import PhantomSettings, Preset
 from duomod.datasets.spec import DatasetSpec
-from duomod.errors import DuomodError, InputError
+from duomod.errors import InputError
+from duomod.workers import Task, run_tasks
 from duomod.workspace import atomic_path, read_json, write_json
-
-__all__ = ["PRESETS", "PhantomCase", "Preset", "make_case", "preset_spec", "write_phantom"]
 
 #: Counts up whenever the drawing changes, so that a folder is never completed with cases of another world.
 VERSION = 1
@@ -75,30 +69,10 @@ def write_phantom(config: PhantomSettings) -> Path:
     if len(missing) < len(plan):
         say(f"phantom: {len(plan) - len(missing)} of {len(plan)} cases are already in {out}")
     with progress("phantom", total=len(plan), start=len(plan) - len(missing)) as advance:
-        if config.workers <= 1 or len(missing) <= 1:
-            for index in missing:
-                _write_case(out, settings, index)
-                advance(plan[index][0])
-        else:
-            context = multiprocessing.get_context("spawn")
-            with _named_death(out), ProcessPoolExecutor(min(config.workers, len(missing)), mp_context=context) as pool:
-                jobs = {pool.submit(_write_case, out, settings, index): index for index in missing}
-                for job in as_completed(jobs):
-                    job.result()
-                    advance(plan[jobs[job]][0])
+        tasks = [Task(plan[index][0], partial(_write_case, out, settings, index)) for index in missing]
+        run_tasks(tasks, min(config.workers, len(missing)), lambda position, _: advance(tasks[position].name))
     write_json(out / "dataset.json", _dataset_json(settings, spec))
     return out
-
-
-@contextmanager
-def _named_death(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool:
-        raise DuomodError(
-            f"{out}: a worker process ended unexpectedly (perhaps for lack of memory); "
-            "run the same command again with fewer workers, it goes on where it stopped"
-        ) from None
 
 
 def _claim(out: Path, settings: _Settings) -> None:
