@@ -42,7 +42,7 @@ NAMES = {
     "demo": "--output --gpu --max_epochs",
 }
 #: Commands that print a table.
-PRINT_TABLES = {"evaluate", "aggregate", "compare", "methods", "check-method", "settings", "demo"}
+PRINT_TABLES = {"evaluate", "aggregate", "compare", "methods", "check-method", "settings", "status", "demo"}
 
 
 def names_of(command: str) -> set[str]:

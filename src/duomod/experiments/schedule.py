@@ -90,7 +90,6 @@ class Schedule:
         for step in ready:
             del self._pending[step.name]
             self._running[step.name] = step
-            say(f"── {step.name}")
         if ready:
             self.executor.submit(ready)
 
@@ -102,7 +101,7 @@ class Schedule:
             return True
         if any(need not in self._done for need in step.needs) or any(not self._ended(name) for name in step.after):
             return False
-        missing = next((path for path in step.reads if not path.exists()), None)
+        missing = next((path for path in step.requires if not path.exists()), None)
         if missing is not None:
             what = "missing seed" if step.kind in (Kind.PREDICT, Kind.EVALUATE) else "missing"
             self._fail(step, f"{what}: {missing} does not exist")
@@ -177,12 +176,13 @@ class Follower:
         self._read: dict[str, int] = {}
 
     def show(self, steps: Iterable[Step]) -> None:
-        """Print the whole lines that have been written since the last call."""
+        """Print which have begun, and the whole lines they have written, since the last call."""
         for step in steps:
             record = self._records.read(step)
             if record is None:
                 continue
             if self._attempt.get(step.name) != record.started:
+                say(f"── {step.name}")
                 self._attempt[step.name] = record.started
                 self._read[step.name] = record.log_start
             with open(self._records.log(step), "rb") as stream:
