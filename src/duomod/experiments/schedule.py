@@ -174,13 +174,16 @@ class Follower:
         self._records = records
         self._attempt: dict[str, float] = {}
         self._read: dict[str, int] = {}
+        self._over: set[tuple[str, float]] = set()
 
     def show(self, steps: Iterable[Step]) -> None:
         """Print which have begun, and the whole lines they have written, since the last call."""
         for step in steps:
             record = self._records.read(step)
-            if record is None:
+            if record is None or (step.name, record.started) in self._over:
                 continue
+            if record.state != "running":  # what is written from now on belongs to the next attempt
+                self._over.add((step.name, record.started))
             if self._attempt.get(step.name) != record.started:
                 say(f"── {step.name}")
                 self._attempt[step.name] = record.started

@@ -112,8 +112,8 @@ class Slurm(Executor):
         if job.exception() is None:
             return Result(name, True)
         record = self.records.read(self._steps[name])
-        if record is not None and record.state == "failed":
-            return Result(name, False, record.reason)
+        if record is not None and record.state in ("failed", "interrupted"):
+            return Result(name, False, record.reason or f"{record.state}; it was job {job.job_id}")
         return Result(name, False, f"its job {job.job_id} ended without a result; see {job.paths.stderr}")
 
     def _in_levels(self, steps: Sequence[Step]) -> list[Step]:
