@@ -27,7 +27,7 @@ class DyCONConfig(ClockedTeacherConfig):
     auxiliary: float = Field(0.5, ge=0, description="weight of the uncertainty and contrastive losses")
     beta_first: float = Field(1.0, gt=0, description="weight of entropy at the start")
     beta_last: float = Field(0.1, gt=0, description="weight of entropy at the end")
-    temperature: float = Field(0.8, gt=0)
+    temperature: float = Field(0.8, gt=0, description="divides the similarities of the contrastive terms")
     focus: float = Field(1.0, ge=0, description="gamma: how much pairs that are already close count less")
     column_maximum: bool = Field(
         False, description="subtract each column's largest similarity, as the published code does"
