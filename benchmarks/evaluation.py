@@ -92,7 +92,7 @@ def ours(pred: Labels, truth: Labels, names: tuple[str, ...]) -> dict[str, list[
 
 
 def simpleitk(pred: Labels, truth: Labels) -> dict[str, list[float]]:
-    """METHODS 1.12 on whole volumes: Dice, and GetAverageHausdorffDistance, class by class."""
+    """What the reference evaluates (docs/evaluation.md): Dice, and GetAverageHausdorffDistance, class by class."""
     import SimpleITK as sitk
 
     dice, asd = [], []

@@ -95,7 +95,7 @@ class Variant:
     train_settings: dict[str, Any] = field(default_factory=dict)
 
 
-#: DuoMod-Net with one thing changed at a time (METHODS part 0), from the direction ``head`` on.
+#: DuoMod-Net with one thing changed at a time (docs/methods/duomodnet.md, DAFR), from the direction ``head`` on.
 ABLATION = (
     Variant("head", "duomodnet", {"direction": "head"}),
     Variant("foreground", "duomodnet", {"direction": "foreground"}),

@@ -1,4 +1,4 @@
-"""Sliding-window inference (METHODS 1.10)."""
+"""Sliding-window inference (docs/methods/README.md, Sliding window)."""
 
 from __future__ import annotations
 

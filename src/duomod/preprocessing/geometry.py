@@ -95,7 +95,7 @@ def canonical(image: sitk.Image) -> sitk.Image:
 
 
 def working_geometry(geometry: Geometry, spacing_mm: Triple) -> Geometry:
-    """The grid of a scan of this geometry after :func:`resample_image`: same origin and direction (METHODS 1.7)."""
+    """The grid of a scan of this geometry after :func:`resample_image`: same origin and direction."""
     size = [
         max(1, round(count * old / new))
         for count, old, new in zip(geometry.size, geometry.spacing, spacing_mm, strict=True)
