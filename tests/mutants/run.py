@@ -79,7 +79,7 @@ def run_tests(tree: Path, tests: list[str]) -> tuple[int, str]:
 
 def _pytest(tree: Path, tests: list[str], report: Path) -> None:
     """In a process of its own: the tree's package, one thread, output into a file, pytest's exit code."""
-    output = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.chdir(tree)

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 import yaml
 
-from duomod.config import AugmentConfig, SamplingConfig
+from duomod.config import train_config
 from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, LabelledStream, UnlabelledStream
@@ -19,7 +19,6 @@ SHAPE = (20, 20, 20)
 PATCH = (5, 5, 5)
 #: A large organ, and one of a single voxel far from every border (z y x).
 SPECK = (10, 9, 8)
-PLAIN = AugmentConfig(flip_x="none")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +46,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(run_preprocess(folder / "raw", folder / "data", dataset=str(folder / "spec.yaml")))
 
 
+def crop_settings(patch: Any, seed: int, **sampling: Any) -> Crop:
+    config = train_config("default", {"sampling": sampling, "augment": {"flip_x": "none"}})
+    return Crop(patch, seed, config.sampling, config.augment)
+
+
 def labelled(store: Store, seed: int = 0, steps: int = 60, patch: Any = PATCH, **sampling: Any) -> list[Any]:
-    """Image and label of the first samples."""
-    crop = Crop(patch, seed, SamplingConfig.model_validate({"batch": 1, **sampling}), PLAIN)
-    stream = LabelledStream(store, ["case_0", "case_1"], crop)
-    return [stream.sample(step, 0) for step in range(steps)]
+    """Image and label of the first samples, each of the patch's shape."""
+    stream = LabelledStream(store, ["case_0", "case_1"], crop_settings(patch, seed, **{"batch": 1, **sampling}))
+    return [tuple(part.reshape(patch) for part in stream.sample(step, 0)) for step in range(steps)]
 
 
 def places(samples: list[Any], label: int) -> list[tuple[int, ...]]:
@@ -104,8 +107,7 @@ class TestLabelledCrops:
         assert not torch.equal(first, other)
 
     def test_samples_of_one_step_are_different_crops(self, store: Store) -> None:
-        crop = Crop(PATCH, 0, SamplingConfig(batch=2), PLAIN)
-        stream = LabelledStream(store, ["case_0"], crop)
+        stream = LabelledStream(store, ["case_0"], crop_settings(PATCH, 0, batch=2))
         pairs = [(stream.sample(step, 0)[1], stream.sample(step, 1)[1]) for step in range(8)]
         assert not all(torch.equal(a, b) for a, b in pairs)
 
@@ -132,9 +134,8 @@ class TestLabelledCrops:
 
 class TestUnlabelledCrops:
     def crops(self, store: Store, seed: int = 0, **sampling: Any) -> torch.Tensor:
-        crop = Crop(PATCH, seed, SamplingConfig.model_validate(sampling), PLAIN)
-        stream = UnlabelledStream(store, ["case_0", "case_1"], crop)
-        return torch.stack([stream.sample(step, index) for step in range(40) for index in range(2)])
+        stream = UnlabelledStream(store, ["case_0", "case_1"], crop_settings(PATCH, seed, **sampling))
+        return torch.stack([stream.sample(step, index).reshape(PATCH) for step in range(40) for index in range(2)])
 
     def test_they_are_centred_on_the_body(self, store: Store) -> None:
         assert bool((self.crops(store)[:, 2, 2, 2] > 0).all())

@@ -40,16 +40,17 @@ SPEC = {
 def write_case(folder: Path, number: int, role: str) -> None:
     """A body in air. The body's grey level is the case's: 0.1 (number + 1) as a network sees it.
 
-    The organ has four layers of equal size, 0.03 to 0.06 brighter than the body; the speck is one voxel, 0.08 brighter,
-    in training cases only.
+    The organ, elsewhere in the next case, has four layers of equal size, 0.03 to 0.06 brighter than the body; the speck
+    is one voxel, 0.08 brighter, in training cases only.
     """
     image = np.full(SHAPE, -1000, dtype=np.int16)
     label = np.zeros(SHAPE, dtype=np.uint8)
     level = 10 * (number + 1)
     image[2:10, 4:12, 4:12] = level
+    columns = slice(4 + number % 3, 10 + number % 3)
     for layer in range(4):
-        image[4 + layer, 5:11, 5:11] = level + 3 + layer
-    label[4:8, 5:11, 5:11] = 1
+        image[4 + layer, 5:11, columns] = level + 3 + layer
+    label[4:8, 5:11, columns] = 1
     if role == "Tr":
         image[9, 11, 11] = level + 8
         label[9, 11, 11] = 2
@@ -97,6 +98,16 @@ class Step:
     batch: Batch
     weight: float
     draw: float
+
+    @property
+    def labelled_cases(self) -> set[int]:
+        """The cases of the labelled patches."""
+        return {case_of(image) for image in self.batch.image_l}
+
+    @property
+    def unlabelled_cases(self) -> set[int]:
+        """The cases of the unlabelled patches."""
+        return {case_of(image) for image in self.batch.unlabelled()}
 
 
 @dataclass

@@ -63,6 +63,28 @@ class TestAStep:
             assert step.batch.label_l.shape == (2, 12, 16, 16)
             assert step.batch.unlabelled().shape == (1, 1, 12, 16, 16)
 
+    def test_labelled_and_unlabelled_patches_come_from_the_cases_of_the_split(self, record: Any) -> None:
+        steps = record().steps
+        assert set().union(*(step.labelled_cases for step in steps)) == {0, 1}
+        assert set().union(*(step.unlabelled_cases for step in steps)) == {2, 3, 4}
+
+    def test_a_label_lies_where_its_organ_is(self, record: Any) -> None:
+        for step in record(patch=[8, 8, 8]).steps:
+            above = (
+                step.batch.image_l[:, 0] * 100
+            ).round() % 10  # the organ is 3 to 6 hundredths brighter, the speck 8
+            assert torch.equal(step.batch.label_l == 1, (above > 2) & (above < 7))
+            assert torch.equal(step.batch.label_l == 2, above > 7)
+
+    def test_the_seed_decides_the_crops(self, record: Any) -> None:
+        def crops(seed: int) -> torch.Tensor:
+            steps = record(seed=seed, patch=[8, 8, 8]).steps
+            return torch.stack([torch.cat([step.batch.image_l, step.batch.unlabelled()]) for step in steps])
+
+        assert torch.equal(crops(0), crops(0))
+        assert not torch.equal(crops(0)[:, :2], crops(1)[:, :2])
+        assert not torch.equal(crops(0)[:, 2:], crops(1)[:, 2:])
+
     def test_the_network_is_in_training_mode_at_every_step(self, record: Any) -> None:
         assert [step.training for step in record(validation={"every_epochs": 1}).steps] == [True] * 6
 
