@@ -40,8 +40,8 @@ SPEC = {
 def write_case(folder: Path, number: int, role: str) -> None:
     """A body in air. The body's grey level is the case's: 0.1 (number + 1) as a network sees it.
 
-    The organ, elsewhere in the next case, has four layers of equal size, 0.03 to 0.06 brighter than the body; the speck
-    is one voxel, 0.08 brighter, in training cases only.
+    The organ, elsewhere in the next case, has four layers of equal size, 0.03 to 0.06 brighter than the body. The speck
+    has a voxel more in every case, is 0.08 brighter, and in training cases only.
     """
     image = np.full(SHAPE, -1000, dtype=np.int16)
     label = np.zeros(SHAPE, dtype=np.uint8)
@@ -52,8 +52,8 @@ def write_case(folder: Path, number: int, role: str) -> None:
         image[4 + layer, 5:11, columns] = level + 3 + layer
     label[4:8, 5:11, columns] = 1
     if role == "Tr":
-        image[9, 11, 11] = level + 8
-        label[9, 11, 11] = 2
+        speck = (9, 11, slice(11 - number, 12))
+        image[speck], label[speck] = level + 8, 2
     for kind, array in (("images", image), ("labels", label)):
         (folder / f"{kind}{role}").mkdir(parents=True, exist_ok=True)
         sitk.WriteImage(sitk.GetImageFromArray(array), folder / f"{kind}{role}" / f"case_{number}.nii.gz")

@@ -54,7 +54,7 @@ class TestSplits:
 
     def test_class_counts_are_those_of_the_labelled_cases(self, planned: Any) -> None:
         method = planned("supervised", method_settings={"class_weights": "rlm"}).method
-        organ, speck, all_voxels = 144, 1, 12 * 16 * 16
+        organ, speck, all_voxels = 2 * 144, 1 + 2, 2 * 12 * 16 * 16
         shares = torch.tensor([all_voxels - organ - speck, organ, speck]) / all_voxels
         torch.testing.assert_close(method.imbalance.distribution, shares)
 
