@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,12 +47,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for name in ("supervised", "upper_bound")
     ]
+    methods[0] |= {"settings": {"class_weights": "dhc"}, "train_settings": {"optim": {"base_lr": 0.015625}}}
     methods[1]["npy_path"] = str(folder / "data" / "imagesVa")
     experiment = {
         "gt_path": str(folder / "raw" / "labelsVa"),
         "gpu": "",
         "seeds": [0, 1],
         "jobs": 2,
+        "overlap": 0.375,
+        "metrics": ["dice", "iou"],
         "stages": {"preprocessing": True, "training": True},
         "preprocessing": {"data_path": str(folder / "raw"), "output_path": str(folder / "data")},
         "training": {
@@ -83,6 +88,23 @@ class TestPipeline:
             assert (stored["seed"], stored["preset"], stored["train"]["max_epochs"]) == (seed, "compact", 1)
             assert stored["train"]["network"]["filters"] == 4
             assert len(stored["split"]["labelled"]) == 2
+
+    def test_every_method_gets_its_own_settings(self, work: Path) -> None:
+        def stored(method: str) -> dict[str, Any]:
+            return yaml.safe_load((work / "logs" / method / "seed_0" / "config.yaml").read_text())
+
+        assert stored("supervised")["method"]["class_weights"] == "dhc"
+        assert stored("supervised")["train"]["optim"]["base_lr"] == 0.015625
+        assert stored("upper_bound")["method"]["class_weights"] == "none"
+        assert stored("upper_bound")["train"]["optim"]["base_lr"] == 0.02
+        assert stored("upper_bound")["train"]["max_epochs"] == stored("supervised")["train"]["max_epochs"] == 1
+
+    def test_prediction_and_evaluation_get_the_file_s_settings(self, work: Path) -> None:
+        for name in ("supervised", "upper_bound"):
+            run = work / "logs" / name / "seed_1"
+            made = json.loads((run / "predictions" / "prediction.json").read_text())
+            assert made["settings"]["overlap"] == 0.375
+            assert "IoU_Class1" in pd.read_csv(run / "result.csv").columns
 
     def test_the_upper_bound_is_trained_with_all_labels(self, work: Path) -> None:
         split = yaml.safe_load((work / "logs/upper_bound/seed_0/config.yaml").read_text())["split"]
