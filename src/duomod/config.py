@@ -8,10 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from duomod.errors import InputError, nearest_name
+from duomod.sampling.settings import AugmentConfig as AugmentConfig
+from duomod.sampling.settings import CountsFrom as CountsFrom
+from duomod.sampling.settings import SamplingConfig as SamplingConfig
 
 PresetName = Literal["default", "reference", "compact"]
-#: Labelled data whose class counts a method starts from: all volumes, the first four, one random crop of each.
-CountsFrom = Literal["volumes", "first_volumes", "crops"]
 
 
 class _Settings(BaseModel):
@@ -40,43 +41,6 @@ class OptimConfig(_Settings):
         "poly", description="poly: per step from the first; poly_late: per epoch, one epoch behind (the reference)"
     )
     clip_gradient: float | None = Field(None, gt=0, description="largest norm of all gradients together")
-
-
-class SamplingConfig(_Settings):
-    """Which crops are drawn. ``batch`` patches of each stream per step."""
-
-    batch: int = Field(2, ge=1, description="labelled patches per step")
-    batch_unlabeled: int | None = Field(None, ge=1, description="unlabelled patches per step; none: as labelled")
-    labelled: Literal["balanced", "foreground", "uniform"] = Field(
-        "balanced",
-        description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
-    )
-    labelled_share: float = Field(
-        0.8, ge=0, le=1, description="share of labelled crops so centred; the rest is uniform"
-    )
-    jitter: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="how far from the patch's centre the chosen voxel may lie; 1: anywhere in the patch",
-    )
-    unlabelled: Literal["body", "uniform"] = "body"
-    labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
-    small_axis_margin: int = Field(0, ge=0, description="extra padding in voxels on axes shorter than the patch")
-    workers: int = Field(0, ge=0, description="loader processes; 0: in the training process")
-
-
-class AugmentConfig(_Settings):
-    """Augmentation, the same for labelled and unlabelled patches."""
-
-    flip_x: Literal["swap_sides", "plain", "none"] = Field(
-        "swap_sides", description="left-right mirror: swap_sides also exchanges the labels of sided organs"
-    )
-    flip_y: bool = False
-    rotate_degrees: float = Field(0.0, ge=0, le=180, description="largest rotation about each axis")
-    scale: float = Field(0.0, ge=0, lt=1, description="largest relative zoom")
-    affine_probability: float = Field(0.0, ge=0, le=1)
-    intensity: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast, gamma and noise changes")
 
 
 class ValidationConfig(_Settings):
@@ -119,7 +83,7 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
             "labelled_replacement": True,
             "small_axis_margin": 3,
         },
-        "augment": {"flip_x": "plain", "flip_y": True},
+        "augment": {"transforms": [{"name": "flip_x", "labels": "plain"}, "flip_y"], "draws": "crop"},
         "validation": {"dense_from_epoch": 150, "both_empty": "one"},
     },
     "compact": {
@@ -142,11 +106,13 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
             "clip_gradient": 12.0,
         },
         "augment": {
-            "flip_x": "none",
-            "rotate_degrees": 10.0,
-            "scale": 0.1,
-            "affine_probability": 0.3,
-            "intensity": 0.3,
+            "transforms": [
+                {"name": "affine", "probability": 0.3, "rotate_degrees": 10.0, "scale": 0.1},
+                {"name": "contrast", "amount": 0.09},
+                {"name": "brightness", "amount": 0.045},
+                {"name": "gamma", "amount": 0.15},
+                {"name": "gaussian_noise", "probability": 0.5, "sigma": 0.015},
+            ]
         },
         "validation": {"every_epochs": 4, "patience": None},
     },

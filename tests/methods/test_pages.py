@@ -17,12 +17,18 @@ import pytest
 from duomod.config import PRESETS, TrainConfig, train_config
 from duomod.methods.base import MethodConfig
 from duomod.methods.registry import builtin_names, load_method
+from duomod.sampling.transforms.base import Transform
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = REPOSITORY / "docs" / "methods"
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, tuple) and all(isinstance(entry, Transform) for entry in value):
+        return ", ".join(map(shown, value))
+    if isinstance(value, Transform):
+        changed = value.model_dump(exclude_defaults=True)
+        return value.name + (f" ({', '.join(f'{key} {shown(changed[key])}' for key in changed)})" if changed else "")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -42,9 +48,8 @@ def at(config: TrainConfig, dotted: str) -> Any:
 
 
 def training_rows(changes: Mapping[str, Any], word: str) -> list[list[str]]:
-    return [
-        [f"`{name}`{word}", shown(at(train_config("default"), name)), shown(value)] for name, value in leaves(changes)
-    ]
+    plain, published = train_config("default"), train_config("reference", changes)
+    return [[f"`{name}`{word}", shown(at(plain, name)), shown(at(published, name))] for name, _ in leaves(changes)]
 
 
 def method_rows(config: type[MethodConfig]) -> list[list[str]]:

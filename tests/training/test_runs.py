@@ -69,6 +69,24 @@ def test_the_reference_preset_takes_a_method_s_own_training_settings_and_a_final
     assert runs["dmd"]["validation"]["patience"] == 49
 
 
+@pytest.mark.parametrize("preset", ["reference", "compact"])
+def test_a_run_folder_of_version_0_1_is_known_again(data: Path, tmp_path: Path, preset: str) -> None:
+    """Its augmentation is written as six settings instead of a list."""
+    small = {"max_epochs": 1, "steps_per_epoch": 1}
+    train(data, tmp_path, "supervised", preset=preset, settings=small)
+    path = tmp_path / "config.yaml"
+    written = yaml.safe_load(path.read_text())
+    keys = ("flip_x", "flip_y", "rotate_degrees", "scale", "affine_probability", "intensity")
+    values = {"reference": ("plain", True, 0.0, 0.0, 0.0, 0.0), "compact": ("none", False, 10.0, 0.1, 0.3, 0.3)}
+    written["train"]["augment"] = dict(zip(keys, values[preset], strict=True))
+    path.write_text(yaml.safe_dump(written))
+    train(data, tmp_path, "supervised", preset=preset, settings=small, resume=True)
+    written["train"]["augment"]["flip_y"] = not values[preset][1]
+    path.write_text(yaml.safe_dump(written))
+    with pytest.raises(InputError, match=r"augment\.transforms"):
+        train(data, tmp_path, "supervised", preset=preset, settings=small, resume=True)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"

@@ -15,6 +15,7 @@ from duomod.losses.dice import AbsentClass, dice_ce
 from duomod.losses.ramps import sigmoid_rampup
 from duomod.methods.shared.imbalance import ClassWeights, WeightRule, follow_predictions
 from duomod.sampling.batch import Batch as Batch
+from duomod.sampling.settings import ViewConfig, usual_view
 
 Preset = Literal["default", "reference"]
 
@@ -98,6 +99,14 @@ class MethodConfig(BaseModel):
     #: Training settings of ``--preset reference`` that the method's published code has for itself.
     reference_training: ClassVar[Mapping[str, Any]] = {}
 
+    def view(self, name: str) -> ViewConfig:
+        """How a view is made that the method declares; by default as :func:`usual_view` says.
+
+        Raises:
+            ValueError: the method declares a view that nobody describes.
+        """
+        return usual_view(name)
+
     @classmethod
     def preset(cls, name: Preset, overrides: Mapping[str, Any] | None = None) -> Self:
         """Return the settings of a preset, with single fields replaced.
@@ -131,6 +140,9 @@ class Method(nn.Module):
     uses_unlabelled: ClassVar[bool] = True
     #: Trained with the labels of all training cases, also of those that the split uses unlabelled.
     uses_all_labels: ClassVar[bool] = False
+    #: Views of the patches that the streams make for it (``batch.views``): weak, strong, strong2, or what its settings'
+    #: ``view`` describes. A method has no augmentation of its own.
+    views: ClassVar[tuple[str, ...]] = ()
     #: Whether ``class_weights`` may be switched on: not where the method weights its classes itself.
     accepts_class_weights: ClassVar[bool] = True
 
@@ -148,6 +160,11 @@ class Method(nn.Module):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """One step's loss."""
         raise NotImplementedError
+
+    @classmethod
+    def view_settings(cls, config: MethodConfig) -> dict[str, ViewConfig]:
+        """How each of its views is made with these settings."""
+        return {name: config.view(name) for name in cls.views}
 
     def after_step(self, progress: Progress) -> None:
         """Called after the optimizer's step: EMA and the like."""

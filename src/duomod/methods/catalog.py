@@ -25,6 +25,7 @@ from duomod.methods.base import Batch, Method, MethodContext, Progress
 from duomod.methods.registry import available_methods, load_method
 from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
+from duomod.sampling.views import with_views
 from duomod.workspace import write_json
 
 #: What every relative number is relative to.
@@ -185,10 +186,9 @@ def _measure_one(
     before = _peak_memory(on_gpu)
     torch.manual_seed(0)
     method = build(name, network, classes).to(device).train()
-    unlabelled = torch.rand(2, 1, *patch, device=device) if method.uses_unlabelled else None
-    batch = Batch(
-        torch.rand(2, 1, *patch, device=device), torch.randint(classes, (2, *patch), device=device), unlabelled
-    )
+    unlabelled = torch.rand(2, 1, *patch) if method.uses_unlabelled else None
+    plain = Batch(torch.rand(2, 1, *patch), torch.randint(classes, (2, *patch)), unlabelled)
+    batch = with_views(plain, method.view_settings(method.config), seed=0).to(torch.device(device))
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
     times = []
     for step in range(steps + 2):

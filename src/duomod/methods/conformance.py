@@ -20,6 +20,8 @@ from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Prog
 from duomod.methods.shared.imbalance import evaluating
 from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
+from duomod.sampling.batch import View
+from duomod.sampling.views import with_views
 
 #: A network small enough that all rules take seconds; without dropout, so that a step is a pure function of its input.
 NETWORK = NetworkConfig.model_validate(
@@ -72,7 +74,8 @@ class Subject:
         noise = 0.1 * torch.rand((patches, 1, *PATCH), generator=generator)
         image = 0.9 * label.unsqueeze(1) / max(classes - 1, 1) + noise
         other = torch.rand((patches, 1, *PATCH), generator=generator)
-        return Batch(image, label, other if self.cls.uses_unlabelled else None)
+        batch = Batch(image, label, other if self.cls.uses_unlabelled else None)
+        return with_views(batch, self.cls.view_settings(self.config), seed=1)
 
 
 def progress(step: int) -> Progress:
@@ -159,11 +162,12 @@ class _Trap(Batch):
 
 def no_unlabelled_labels(subject: Subject) -> None:
     """Labels of unlabelled cases cannot reach the loss: a batch has none, and the method asks for none."""
-    allowed = {"image_l", "label_l", "image_u"}
+    allowed = {"image_l", "label_l", "image_u", "views"}
     _demand({f.name for f in fields(Batch)} == allowed, "a batch holds more than images and the labelled part's labels")
+    _demand({f.name for f in fields(View)} == {"image", "geometry"}, "a view holds more than an image and its geometry")
     plain = subject.batch()
     for step in STAGES:
-        trap = _Trap(plain.image_l, plain.label_l, plain.image_u)
+        trap = _Trap(plain.image_l, plain.label_l, plain.image_u, plain.views)
         step_loss(subject.build(), trap, step)
         asked = trap.__dict__.get("_asked", [])
         _demand(not asked, f"the method asks the batch for '{_first(asked)}', which a batch does not have")

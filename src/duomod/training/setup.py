@@ -189,7 +189,7 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
             say(f"{folder}: nothing to resume; starting from the beginning")
         return "new"
     stored = yaml.safe_load(stored_path.read_text(encoding="utf-8")) if stored_path.is_file() else {}
-    changed = _differences(stored, resolved)
+    changed = _differences(_as_written_now(stored), resolved)
     if changed:
         raise InputError(
             [
@@ -202,6 +202,16 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
     if not resume:
         raise InputError(f"{folder}: holds an unfinished run; add --resume to go on, or --overwrite to start anew")
     return "resume"
+
+
+def _as_written_now(stored: dict[str, Any]) -> dict[str, Any]:
+    """A run's ``config.yaml`` with its augmentation as a list, which version 0.1 wrote as single settings."""
+    augment = stored.get("train", {}).get("augment", {})
+    if "transforms" in augment:
+        return stored
+    # The preset says where its flips come from, which no setting of version 0.1 did.
+    now = train_config(stored.get("preset", "default"), {"augment": augment}).augment
+    return {**stored, "train": {**stored.get("train", {}), "augment": now.model_dump(mode="json")}}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
