@@ -148,6 +148,7 @@ class Recorder(Method):
     """loss = slope(step) * weight: the gradient is known, the rest is written down."""
 
     info = MethodInfo(title="Recorder", paper="none", year=2026, summary="writes down what the loop does to it")
+    views = ("strong",)
 
     def __init__(self, records: Records, slopes: Callable[[int], float], recalls: Sequence[float]) -> None:
         super().__init__(MethodConfig(), MethodContext(3, torch.ones(3), lambda *a, **k: nn.Identity()))

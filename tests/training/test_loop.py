@@ -63,6 +63,30 @@ class TestAStep:
             assert step.batch.label_l.shape == (2, 12, 16, 16)
             assert step.batch.unlabelled().shape == (1, 1, 12, 16, 16)
 
+    def test_a_step_gets_the_views_that_the_method_declares(self, record: Any) -> None:
+        def views(seed: int) -> torch.Tensor:
+            return torch.stack([step.batch.views["strong"].image - step.batch.unlabelled() for step in steps(seed)])
+
+        def steps(seed: int) -> Any:
+            return record(seed=seed).steps
+
+        assert torch.equal(views(0), views(0))
+        assert bool((views(0).abs().flatten(2).amax(2) > 0.001).all())
+
+    def test_patches_are_augmented_as_the_settings_say(self, record: Any) -> None:
+        def patches(augment: Any) -> torch.Tensor:
+            steps = record(augment=augment).steps
+            return torch.stack([torch.cat([step.batch.image_l, step.batch.unlabelled()]) for step in steps])
+
+        plain = patches([])
+        mirrored = patches([{"name": "flip_x", "probability": 1.0}])
+        assert torch.equal(mirrored, plain.flip(-1))
+        turned = patches([{"name": "affine", "probability": 1.0, "rotate_degrees": 40.0}])
+        assert bool((turned != plain).flatten(2).any(2).all())
+        brighter = patches([{"name": "brightness", "probability": 1.0}])
+        assert bool((brighter != plain).flatten(2).any(2).all())
+        assert len({round(float(d), 5) for d in (brighter - plain)[:, :, 0, 6, 6, 6].flatten()}) > 12
+
     def test_labelled_and_unlabelled_patches_come_from_the_cases_of_the_split(self, record: Any) -> None:
         steps = record().steps
         assert set().union(*(step.labelled_cases for step in steps)) == {0, 1}
