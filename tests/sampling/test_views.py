@@ -126,8 +126,8 @@ class TestCarrying:
         direct = made["first"].carry_scores(made["weak"].carry_scores(smooth, made["first"]), made["second"])
         expected = made["weak"].carry_scores(smooth, made["second"])
         inside = (slice(None), slice(None), *[slice(7, 13)] * 3)
-        torch.testing.assert_close(direct[inside], expected[inside], atol=0.04, rtol=0)
-        assert (direct[inside] - smooth[inside]).abs().max() > 0.1
+        torch.testing.assert_close(direct[inside], expected[inside], atol=0.03, rtol=0)
+        assert (direct[inside] - smooth[inside]).abs().max() > 0.06
 
     def test_scores_that_need_a_gradient_keep_it(self) -> None:
         made = views(batch(), weak=[], moved=[TURN, FLIP_X])
