@@ -132,7 +132,7 @@ class TestAfterwards:
         assert page.parent == tmp_path / "report"
         assert "upper_bound" in page.read_text(encoding="utf-8")
 
-    def test_a_dicom_series_is_predicted(self, work: Path, tmp_path: Path) -> None:
+    def test_a_dicom_series_is_predicted(self, work: Path, tmp_path: Path, write_dicom: Any) -> None:
         scan = sitk.ReadImage(next((work / "raw" / "imagesVa").glob("*.nii.gz")))
         write_dicom(scan, tmp_path / "series")
         model = work / "logs/supervised/seed_0/ckpts/best_model.pth"
@@ -142,31 +142,6 @@ class TestAfterwards:
         assert predicted.GetSize() == scan.GetSize()
         np.testing.assert_allclose(predicted.GetSpacing(), scan.GetSpacing(), atol=1e-5)
         np.testing.assert_allclose(predicted.GetOrigin(), scan.GetOrigin(), atol=1e-4)
-
-
-def write_dicom(scan: sitk.Image, folder: Path) -> None:
-    """Write a scan as a CT series, a file a slice."""
-    folder.mkdir()
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    direction = scan.GetDirection()
-    scan = sitk.Cast(scan, sitk.sitkInt16)
-    for number in range(scan.GetDepth()):
-        part = scan[:, :, number : number + 1]
-        tags = {
-            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
-            "0008|0018": f"1.2.3.{number + 1}",
-            "0008|0060": "CT",
-            "0020|000d": "1.2.9",
-            "0020|000e": "1.2.3",
-            "0020|0013": str(number + 1),
-            "0020|0032": "\\".join(map(str, part.GetOrigin())),
-            "0020|0037": "\\".join(str(direction[i]) for i in (0, 3, 6, 1, 4, 7)),
-        }
-        for tag, value in tags.items():
-            part.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{number:03d}.dcm"))
-        writer.Execute(part)
 
 
 def test_the_upper_bound_is_trained_from_the_command_line(work: Path, tmp_path: Path) -> None:

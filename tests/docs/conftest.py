@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +47,12 @@ def duomod(*arguments: str | Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``raw`` and ``preprocessed`` data; ``runs/<method>`` of three methods and seeds, evaluated and aggregated."""
+def lab(tmp_path_factory: pytest.TempPathFactory, write_dicom: Any) -> Path:
+    """``raw`` and ``preprocessed`` data, a ``dicom`` series; ``runs/<method>`` of three methods and seeds, evaluated and aggregated."""
     folder = tmp_path_factory.mktemp("lab")
     write_scans(folder / "raw", 8, "Tr", 1)
     write_scans(folder / "raw", 3, "Va", 20)
+    write_dicom(sitk.ReadImage(folder / "raw/imagesVa/amos_0020.nii.gz"), folder / "dicom")
     names = ("spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,postcava,pancreas,"
              "right adrenal gland,left adrenal gland,duodenum,bladder,prostate/uterus").split(",")  # fmt: skip
     labels = {"0": "background", **{str(i + 1): name for i, name in enumerate(names)}}

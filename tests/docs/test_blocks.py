@@ -27,6 +27,9 @@ APPENDED = {
     "view": "--output page",
 }
 
+#: The same for single pages.
+APPENDED_ON = {"docs/results.md": {"phantom": "--cases 4"}}
+
 #: What a page finds in its working folder: name there -> name in the lab, or a file of the repository.
 GIVEN = {
     "README.md": {
@@ -50,6 +53,7 @@ GIVEN = {
         "run_unified_pipeline.sh": "/run_unified_pipeline.sh",
     },
     "docs/report.md": {f"runs/{name}": f"runs/{name}" for name in ("supervised", "cps", "duomodnet")},
+    "docs/results.md": {"ct": "raw", "ct/dicom": "dicom"},
     "docs/training.md": {"DATA": "preprocessed"},
     "docs/viewer.md": {
         "scan.nii.gz": "raw/imagesVa/amos_0020.nii.gz",
@@ -95,19 +99,20 @@ def commands(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.strip().startswith(tuple(LEFT_OUT)))
 
 
-PRELUDE = "\n".join(
-    [
+def prelude(page: str) -> str:
+    """A shell function in place of ``duomod`` that appends what makes a command short."""
+    appended = APPENDED | APPENDED_ON.get(page, {})
+    cases = [f'    {name}) command duomod "$@" {extra} ;;' for name, extra in appended.items()]
+    lines = [
         "set -euo pipefail",
-        "shopt -s expand_aliases",
         "duomod() {",
         '  case "$1" in',
-        *(f'    {name}) command duomod "$@" {extra} ;;' for name, extra in APPENDED.items()),
+        *cases,
         '    *) command duomod "$@" ;;',
         "  esac",
         "}",
-        "",
     ]
-)
+    return "\n".join(lines) + "\n"
 
 
 def run_bash(block: Block, folder: Path) -> None:
@@ -118,7 +123,11 @@ def run_bash(block: Block, folder: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(
-        ["bash", "-c", PRELUDE + commands(block.text)], cwd=folder, env=environment, capture_output=True, text=True
+        ["bash", "-c", prelude(block.page) + commands(block.text)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, f"{block.page}, line {block.line}:\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
