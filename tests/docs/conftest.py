@@ -48,7 +48,7 @@ def duomod(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, write_dicom: Any) -> Path:
-    """``raw`` and ``preprocessed`` data, a ``dicom`` series; ``runs/<method>`` of three methods and seeds, evaluated and aggregated."""
+    """``raw``, ``preprocessed``, ``dicom`` and ``runs/<method>`` of three methods with three seeds each, evaluated."""
     folder = tmp_path_factory.mktemp("lab")
     write_scans(folder / "raw", 8, "Tr", 1)
     write_scans(folder / "raw", 3, "Va", 20)

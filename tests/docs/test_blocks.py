@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -166,10 +165,3 @@ def test_what_a_page_says_works(page: str, lab: Path, tmp_path: Path, monkeypatc
         elif block.language == "python":
             exec(compile(block.text, f"{page}:{block.line}", "exec"), namespace)
     assert not any(saved.values())
-
-
-def test_the_chinese_readme_has_the_same_commands() -> None:
-    def words(page: str) -> list[list[str]]:
-        return [shlex.split(commands(b.text), comments=True) for b in blocks(page) if b.language == "bash"]
-
-    assert words("README.zh-CN.md") == words("README.md")

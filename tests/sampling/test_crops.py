@@ -12,6 +12,7 @@ import yaml
 
 from duomod.config import train_config
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, LabelledStream, UnlabelledStream
 
@@ -43,7 +44,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "split": {"eval": 0, "test": 0},
     }
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    return Store.open(run_preprocess(folder / "raw", folder / "data", dataset=str(folder / "spec.yaml")))
+    return Store.open(
+        run_preprocess(
+            PreprocessSettings(
+                data_path=folder / "raw", output_path=folder / "data", dataset=str(folder / "spec.yaml"), workers=1
+            )
+        )
+    )
 
 
 def crop_settings(patch: Any, seed: int, **sampling: Any) -> Crop:

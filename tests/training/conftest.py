@@ -20,6 +20,7 @@ from duomod.config import train_config
 from duomod.datasets.splits import Split
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.training.checkpoint import ModelInfo, read_checkpoint
 from duomod.training.loop import Run, State, fit
@@ -66,7 +67,11 @@ def grey_levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(8):
         write_case(folder / "raw", number, "Tr" if number < 5 else "Va" if number < 7 else "Ts")
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
-    return run_preprocess(folder / "raw", folder / "data", dataset=str(folder / "spec.yaml"))
+    return run_preprocess(
+        PreprocessSettings(
+            data_path=folder / "raw", output_path=folder / "data", dataset=str(folder / "spec.yaml"), workers=1
+        )
+    )
 
 
 def case_of(image: Tensor) -> int:

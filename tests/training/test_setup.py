@@ -11,6 +11,7 @@ import yaml
 
 import duomod.training.setup
 from duomod.training.loop import Run, State
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {
@@ -33,7 +34,8 @@ def planned(grey_levels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(duomod.training.setup, "fit", fit)
         settings = {**SMALL, **options.pop("settings", {})}
         given = {"labeled_count": 2, "gpu": "", "overwrite": True, **options}
-        run_train(model=model, data_path=grey_levels, output_dir=tmp_path / "run", settings=settings, **given)
+        folder = tmp_path / "run"
+        run_train(TrainSettings(model=model, data_path=grey_levels, output_dir=folder, settings=settings, **given))
         return runs[-1][0]
 
     return plan
