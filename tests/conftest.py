@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,7 @@ def write_dicom() -> Callable[[sitk.Image, Path], None]:
 
     def write(scan: sitk.Image, folder: Path) -> None:
         folder.mkdir()
+        before = locale.setlocale(locale.LC_ALL)
         writer = sitk.ImageFileWriter()
         writer.KeepOriginalImageUIDOn()
         direction = scan.GetDirection()
@@ -69,5 +71,6 @@ def write_dicom() -> Callable[[sitk.Image, Path], None]:
                 part.SetMetaData(tag, value)
             writer.SetFileName(str(folder / f"{number:03d}.dcm"))
             writer.Execute(part)
+        locale.setlocale(locale.LC_ALL, before)  # writing DICOM sets the process to plain C: texts would be ASCII
 
     return write

@@ -67,6 +67,9 @@ SAVED = {
     ("docs/pipeline.md", "yaml"): ["experiment.yaml"],
 }
 
+#: Pages whose commands each start from what is given, instead of from what the commands before left.
+APART = {"docs/pipeline.md"}
+
 #: Lines that cannot run here, with the reason. Nothing else is left out.
 LEFT_OUT = {
     "git clone": "needs the address of a repository",
@@ -126,7 +129,7 @@ def run_bash(block: Block, folder: Path) -> None:
         cwd=folder,
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, f"{block.page}, line {block.line}:\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -139,6 +142,7 @@ def prepare(page: str, lab: Path, folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if origin.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(origin, target)
         else:
             shutil.copy(origin, target)
@@ -162,6 +166,8 @@ def test_what_a_page_says_works(page: str, lab: Path, tmp_path: Path, monkeypatc
             (tmp_path / saved[block.language].pop(0)).write_text(block.text, encoding="utf-8")
         elif block.language == "bash":
             run_bash(block, tmp_path)
+            if page in APART:
+                prepare(page, lab, tmp_path)
         elif block.language == "python":
-            exec(compile(block.text, f"{page}:{block.line}", "exec"), namespace)
+            exec(compile(block.text, f"{page}:{block.line}", "exec", dont_inherit=True), namespace)
     assert not any(saved.values())
