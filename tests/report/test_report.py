@@ -14,12 +14,15 @@ from PIL import Image
 
 from duomod.errors import InputError
 from duomod.preprocessing.geometry import to_array
-from duomod.report.charts import MAX_POINTS, _thinned, all_charts, head_mean, missed_counts, tail_mean
-from duomod.report.collect import baseline_of, collect, read_curves
-from duomod.report.files import locate
+from duomod.report.charts import all_charts
+from duomod.report.charts.curves import MAX_POINTS, _thinned
+from duomod.report.charts.missed import missed_counts
+from duomod.report.charts.scores import head_mean, tail_mean
 from duomod.report.overlays import worst_slice, write_overlay
 from duomod.report.page import run_report
-from duomod.report.viewer.volumes import Overlay, label_settings, read_case
+from duomod.report.sources.collect import baseline_of, collect, read_curves
+from duomod.report.sources.files import locate
+from duomod.report.sources.scans import CaseSource, Overlay, read_case
 from duomod.report.worst import worst_cases
 
 METHODS = ["cps", "duomodnet", "supervised"]
@@ -167,7 +170,9 @@ class TestOverlays:
         for name, array in (("scan", np.zeros(truth.shape, np.int16)), ("truth", truth), ("empty", truth * 0)):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
         paths = [tmp_path / f"{name}.nii.gz" for name in ("scan", "truth", "empty")]
-        scan, maps = read_case(paths[0], paths[1], [Overlay("mine", paths[2])], label_settings())
+        scan, maps = read_case(
+            CaseSource("a", paths[0], paths[1], [Overlay("mine", paths[2])], ("background", "organ"), "CT")
+        )
         true, predicted = (to_array(labels) for labels in maps)
         planes = write_overlay(tmp_path / "o.png", scan, true, predicted, modality="CT")
         assert planes[0] == "axial slice 5 of 9"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from duomod.evaluation.aggregate import Spread
 from duomod.evaluation.metrics import Metric
-from duomod.report.collect import Collection, Method
+from duomod.report.sources.collect import Collection, Method
 from duomod.report.tables import Row, cell_text, method_table
 
 Mark = Literal["", "best", "second"]
@@ -65,11 +65,16 @@ def summary_cells(collection: Collection) -> Table:
     return Table(tuple(head), tuple(rows))
 
 
+def _present(counts: Mapping[str, int]) -> int:
+    """How many organs are in the truth."""
+    return counts["missed"] + counts["detected"] + counts["misplaced"]
+
+
 def _missed(method: Method) -> Cell:
     counts = method.summary.organs.get("total")
     if not counts:
         return Cell("not recorded", None)
-    present = counts["missed"] + counts["detected"] + counts["misplaced"]
+    present = _present(counts)
     share = 100 * counts["missed"] / present if present else 0.0
     return Cell(f"{counts['missed']} of {present} ({share:.1f} %)", share)
 
@@ -114,7 +119,7 @@ def missed_cells(collection: Collection) -> Table | None:
         cells = [Cell("all organs" if name == "total" else name, name)]
         for method in collection.methods:
             counts = method.summary.organs[name]
-            present = counts["missed"] + counts["detected"] + counts["misplaced"]
+            present = _present(counts)
             share = counts["missed"] / present if present else None
             text = "absent" if share is None else f"{counts['missed']} of {present}" if counts["missed"] else "–"
             cells.append(Cell(text, share))

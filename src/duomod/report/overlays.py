@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from duomod.preprocessing.geometry import to_array
-from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.viewer.volumes import window_of
+from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
+from duomod.report.sources.scans import Labels
+from duomod.report.viewer.grey import window_of
 from duomod.workspace import atomic_path
 
 #: Pixels of a panel's longer side.
@@ -20,7 +21,6 @@ PANEL = 300
 #: Pixels between panels.
 GAP = 8
 
-Labels = NDArray[np.uint8]
 Picture = NDArray[np.uint8]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -20,13 +19,14 @@ from duomod.evaluation.compare import FOREGROUND, TAIL, Comparison, compare_meth
 from duomod.evaluation.critical_difference import write_critical_difference
 from duomod.evaluation.significance import Ranking
 from duomod.report.assets import copy_assets
+from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from duomod.report.cells import class_cells, hash_cells, missed_cells, setting_cells, summary_cells
 from duomod.report.charts import all_charts
-from duomod.report.collect import Collection, baseline_of, collect
-from duomod.report.files import CaseFiles, locate
-from duomod.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE
-from duomod.report.templates import render
-from duomod.report.viewer.volumes import Overlay, write_case
+from duomod.report.sources.collect import Collection, baseline_of, collect
+from duomod.report.sources.files import CaseFiles, locate
+from duomod.report.sources.scans import Overlay
+from duomod.report.templates import render, script_json
+from duomod.report.viewer.case import write_case
 from duomod.report.worst import WorstCase, worst_cases
 from duomod.workspace import write_text
 
@@ -99,7 +99,7 @@ def run_report(
             not_compared=not_compared,
             ranks=ranks,
             charts=charts,
-            figures=_embedded({chart.key: chart.figure() for group in charts.values() for chart in group}),
+            figures=Markup(script_json({c.key: c.figure() for group in charts.values() for c in group})),
             worst=pictured,
             viewable=viewable,
             colours={"missed": FALSE_NEGATIVE, "surplus": FALSE_POSITIVE},
@@ -182,39 +182,26 @@ def _write_viewer(
     collection: Collection, cases: Sequence[CaseFiles], folder: Path, all_seeds: bool
 ) -> list[dict[str, str]]:
     """Write the viewer's volume of every case whose scan was found; return their ids and files."""
-    shown = [entry for entry in cases if entry.scan is not None]
+    sources = []
     names = ("background", *collection.classes)
     several = all_seeds and any(len(method.seeds) > 1 for method in collection.methods)
+    for entry in cases:
+        overlays = []
+        for method in collection.methods:
+            of_method = [seed for seed in method.seeds if (method.name, seed.name) in entry.predictions]
+            for seed in of_method if all_seeds else of_method[:1]:
+                name = f"{method.name}, {seed.name}" if several else method.name
+                overlays.append(Overlay(name, entry.predictions[method.name, seed.name]))
+        if (source := entry.source(overlays, names)) is not None:
+            sources.append(source)
     written = []
-    with progress("viewer", len(shown)) as advance:
-        for number, entry in enumerate(shown):
-            overlays = []
-            for method in collection.methods:
-                of_method = [seed for seed in method.seeds if (method.name, seed.name) in entry.predictions]
-                for seed in of_method if all_seeds else of_method[:1]:
-                    name = f"{method.name}, {seed.name}" if several else method.name
-                    overlays.append(Overlay(name, entry.predictions[method.name, seed.name]))
-            target = folder / "cases" / f"{number + 1}.js"
-            assert entry.scan is not None
-            write_case(
-                target,
-                entry.name,
-                entry.scan,
-                entry.truth,
-                overlays,
-                names,
-                modality=entry.modality,
-                label_merges=entry.label_merges,
-            )
-            written.append({"case": entry.name, "file": f"cases/{target.name}"})
-            advance(entry.name)
+    with progress("viewer", len(sources)) as advance:
+        for number, source in enumerate(sources, start=1):
+            file = f"cases/{number}.js"
+            write_case(folder / file, source)
+            written.append({"case": source.case, "file": file})
+            advance(source.case)
     return written
-
-
-def _embedded(data: Any) -> Markup:
-    """JSON for a script element: nothing in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def _record(

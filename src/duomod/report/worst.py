@@ -10,11 +10,10 @@ import numpy as np
 
 from duomod.console import progress
 from duomod.evaluation.aggregate import mean_defined
-from duomod.preprocessing.geometry import to_array
-from duomod.report.collect import Collection, Method
-from duomod.report.files import CaseFiles
 from duomod.report.overlays import write_overlay
-from duomod.report.viewer.volumes import Overlay, label_settings, read_case
+from duomod.report.sources.collect import Collection, Method
+from duomod.report.sources.files import CaseFiles
+from duomod.report.sources.scans import Overlay, label_array, read_case
 
 PICTURES = "pictures"
 
@@ -80,10 +79,11 @@ def _worst_case(method: Method, index: int, files: CaseFiles, target: Path) -> W
     prediction = files.predictions.get((method.name, seed))
     picture: str | None = None
     planes: tuple[str, ...] = ()
-    if files.scan is not None and files.truth is not None and prediction is not None:
-        settings = label_settings(len(method.summary.classes), files.label_merges)
-        scan, maps = read_case(files.scan, files.truth, [Overlay(seed, prediction)], settings)
-        truth, predicted = (to_array(labels).astype(np.uint8) for labels in maps)
+    overlays = [Overlay(seed, prediction)] if prediction is not None and files.truth is not None else []
+    source = files.source(overlays, method.summary.classes)
+    if source is not None and overlays:
+        scan, maps = read_case(source)
+        truth, predicted = (label_array(labels) for labels in maps)
         planes = write_overlay(target, scan, truth, predicted, modality=files.modality)
         picture = f"{PICTURES}/{target.name}"
     dice = float(mean_defined(method.per_case[index], axis=0))

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import math
-import shlex
-import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,21 +16,16 @@ from duomod.config import TrainConfig
 from duomod.console import progress as progress_display
 from duomod.datasets.splits import Split
 from duomod.errors import DuomodError
-from duomod.methods.base import Method, Progress
+from duomod.methods.base import Batch, Method, Progress
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, batches
 from duomod.seeding import torch_seed
 from duomod.training.checkpoint import ModelInfo, save_checkpoint
 from duomod.training.optim import build_optimizer, learning_rate
 from duomod.training.precision import autocast
-from duomod.training.trackers import Trackers
+from duomod.training.stopping import Interrupted, resume_command, stop_requests
+from duomod.training.trackers import Sums, Trackers
 from duomod.training.validate import validate
-
-
-class Interrupted(DuomodError):
-    """Training was stopped by a signal after its state was saved."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -78,91 +67,97 @@ def fit(run: Run, resume: dict[str, Any] | None) -> State:
         Interrupted: Ctrl-C or SIGTERM; the state is in ``ckpts/last.pth``.
         DuomodError: the loss is no longer a number.
     """
-    method, config = run.method, run.config
-    optimizer = build_optimizer(method, config.optim)
-    scaler = torch.amp.GradScaler(run.device.type, enabled=run.dtype is torch.float16)
-    state = State()
-    if resume is not None:
-        method.load_state_dict(resume["method"])
-        optimizer.load_state_dict(resume["optimizer"])
-        scaler.load_state_dict(resume["scaler"])
-        state = State(**resume["state"])
-
-    def save_last() -> None:
-        parts = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        info = run.info.model_copy(update={"step": state.step})
-        save_checkpoint(run.folder / "ckpts" / "last.pth", method, info, {**parts, "state": asdict(state)})
-
-    crop = Crop(run.info.patch, run.seed, config.sampling, config.augment)
-    stream = batches(
-        run.store,
-        run.split,
-        crop,
-        range(state.step, run.total_steps),
-        method.uses_unlabelled,
-        config.sampling.workers,
-    )
-    sums = Sums()
-    note = ""
+    learner = Learner(run, resume)
+    state = learner.state
+    crop = Crop(run.info.patch, run.seed, run.config.sampling, run.config.augment)
+    steps = range(state.step, run.total_steps)
+    stream = batches(run.store, run.split, crop, steps, run.method.uses_unlabelled, run.config.sampling.workers)
+    sums, note = Sums(), ""
     with (
         Trackers(run.folder, state.step) as trackers,
         progress_display(f"{run.info.method}, seed {run.seed}", run.total_steps, state.step) as advance,
         stop_requests() as stop,
     ):
-        method.train()
+        run.method.train()
         for batch in stream:
-            position = Progress(state.step, run.schedule_steps, run.steps_per_epoch)
-            rate = learning_rate(config.optim, state.step, run.schedule_steps, run.steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("lr_factor", 1.0)
-            torch.manual_seed(torch_seed(run.seed, "step", state.step))
-            with autocast(run.device, run.dtype):
-                output = method(batch.to(run.device), position)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(output.loss).backward()
-            if config.optim.clip_gradient is not None:
-                scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(method.parameters(), config.optim.clip_gradient)
-            scaler.step(optimizer)
-            scaler.update()
-            method.after_step(position)
-            sums.add({"loss": output.loss.detach(), **output.parts})
-            state.step += 1
-
-            if state.step % run.steps_per_epoch == 0 or state.step == run.total_steps or stop.requested:
-                numbers = sums.means(run.store.spec.classes)
-                trackers.scalars(state.step - 1, {**numbers, "learning_rate": rate})
-                if not math.isfinite(numbers["loss"]):
-                    raise DuomodError(
-                        f"{run.folder}: the loss became {numbers['loss']} in the steps before {state.step};"
-                        " ckpts/last.pth holds the last good state. Try --precision fp32 or a lower learning rate."
-                    )
-                note = f"loss {numbers['loss']:.3f}" + (f" dice {state.best_dice:.3f}" if state.best_dice >= 0 else "")
-                finished = False
-                if state.step % run.steps_per_epoch == 0 or state.step == run.total_steps:
-                    finished = _validate_if_due(run, state, trackers)
-                save_last()
+            sums.add(learner.step(batch))
+            epoch_ends = state.step % run.steps_per_epoch == 0 or state.step == run.total_steps
+            stopping = stop.requested
+            if epoch_ends or stopping:
+                note = _record(run, learner, sums.means(run.store.spec.classes), trackers)
+                finished = epoch_ends and _validate_if_due(run, state, trackers)
+                learner.save()
                 if finished:
                     trackers.log(f"stopped early: no improvement in {state.without_improvement} validations")
                     break
             advance(note)
-            if stop.requested:
+            if stopping:
                 trackers.log(f"interrupted after step {state.step} of {run.total_steps}; the state is saved")
                 raise Interrupted(f"to go on, run: {resume_command()}")
-        if state.best_dice < 0:
-            trackers.log("no evaluation cases: best_model.pth is the last model")
-            save_checkpoint(
-                run.folder / "ckpts" / "best_model.pth", method, run.info.model_copy(update={"step": state.step})
-            )
-        trackers.log(
-            f"done: {state.step} steps"
-            + (
-                f", best validation Dice {state.best_dice:.4f} after step {state.best_step}"
-                if state.best_dice >= 0
-                else ""
-            )
-        )
+        _conclude(run, state, trackers)
     return state
+
+
+class Learner:
+    """What a step changes: the method's weights, the optimizer, the gradient scaler and the run's state."""
+
+    def __init__(self, run: Run, resume: dict[str, Any] | None) -> None:
+        self.run = run
+        self.optimizer = build_optimizer(run.method, run.config.optim)
+        self.scaler = torch.amp.GradScaler(run.device.type, enabled=run.dtype is torch.float16)
+        self.state = State()
+        #: Learning rate of the last step.
+        self.rate = 0.0
+        if resume is not None:
+            run.method.load_state_dict(resume["method"])
+            self.optimizer.load_state_dict(resume["optimizer"])
+            self.scaler.load_state_dict(resume["scaler"])
+            self.state = State(**resume["state"])
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one step; returns the loss and its parts, detached, on the device."""
+        run, method, optim = self.run, self.run.method, self.run.config.optim
+        progress = Progress(self.state.step, run.schedule_steps, run.steps_per_epoch)
+        self.rate = learning_rate(optim, self.state.step, run.schedule_steps, run.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        torch.manual_seed(torch_seed(run.seed, "step", self.state.step))
+        with autocast(run.device, run.dtype):
+            output = method(batch.to(run.device), progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(output.loss).backward()
+        if optim.clip_gradient is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(method.parameters(), optim.clip_gradient)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        method.after_step(progress)
+        self.state.step += 1
+        return {"loss": output.loss.detach(), **output.parts}
+
+    def save(self) -> None:
+        """Write ``ckpts/last.pth``: the model, and all that resuming needs."""
+        run = self.run
+        resume = {
+            "method": run.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "state": asdict(self.state),
+        }
+        info = run.info.model_copy(update={"step": self.state.step})
+        save_checkpoint(run.folder / "ckpts" / "last.pth", run.method, info, resume)
+
+
+def _record(run: Run, learner: Learner, numbers: dict[str, float], trackers: Trackers) -> str:
+    """Record the means of the steps so far; returns the note beside the progress bar."""
+    state = learner.state
+    trackers.scalars(state.step - 1, {**numbers, "learning_rate": learner.rate})
+    if not math.isfinite(numbers["loss"]):
+        raise DuomodError(
+            f"{run.folder}: the loss became {numbers['loss']} in the steps before {state.step};"
+            " ckpts/last.pth holds the last good state. Try --precision fp32 or a lower learning rate."
+        )
+    return f"loss {numbers['loss']:.3f}" + (f" dice {state.best_dice:.3f}" if state.best_dice >= 0 else "")
 
 
 def _validate_if_due(run: Run, state: State, trackers: Trackers) -> bool:
@@ -192,8 +187,7 @@ def _validate_if_due(run: Run, state: State, trackers: Trackers) -> bool:
     improved = mean > state.best_dice
     if improved:
         state.best_dice, state.best_step, state.without_improvement = mean, state.step, 0
-        info = run.info.model_copy(update={"step": state.step, "validation_dice": mean})
-        save_checkpoint(run.folder / "ckpts" / "best_model.pth", run.method, info)
+        _save_best(run, state, mean)
     else:
         state.without_improvement += 1
     trackers.log(
@@ -204,62 +198,16 @@ def _validate_if_due(run: Run, state: State, trackers: Trackers) -> bool:
     return rule.patience is not None and state.without_improvement >= rule.patience
 
 
-class Sums:
-    """Running sums of logged parts; they stay on the device until an epoch's means are asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[Tensor, int]] = {}
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        """Add one step's parts: scalars, or one value per class."""
-        for name, value in parts.items():
-            total, count = self._sums.get(name, (torch.zeros_like(value), 0))
-            self._sums[name] = (total + value, count + 1)
-
-    def means(self, classes: Sequence[str]) -> dict[str, float]:
-        """Return the means and start again; a value per class becomes ``name/class``. The host waits for the device."""
-        result = {}
-        for name, (total, count) in self._sums.items():
-            mean = (total / count).tolist()
-            if isinstance(mean, list):
-                result.update({f"{name}/{label}": value for label, value in zip(classes, mean, strict=True)})
-            else:
-                result[name] = mean
-        self._sums = {}
-        return result
+def _conclude(run: Run, state: State, trackers: Trackers) -> None:
+    """Say how the run ended; where nothing could be validated, the last model is the best."""
+    best = f", best validation Dice {state.best_dice:.4f} after step {state.best_step}"
+    if state.best_dice < 0:
+        trackers.log("no evaluation cases: best_model.pth is the last model")
+        _save_best(run, state, None)
+        best = ""
+    trackers.log(f"done: {state.step} steps{best}")
 
 
-@dataclass
-class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM."""
-
-    requested: bool = False
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a request that the loop honours after the running step; a second one kills."""
-    stop = StopRequest()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        stop.requested = True
-        for known, handler in previous.items():
-            signal.signal(known, handler)
-
-    previous: dict[signal.Signals, Any] = {}
-    try:
-        for known in (signal.SIGINT, signal.SIGTERM):
-            previous[known] = signal.signal(known, request)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        pass
-    try:
-        yield stop
-    finally:
-        for known, handler in previous.items():
-            signal.signal(known, handler)
-
-
-def resume_command() -> str:
-    """The command line that was typed, with ``--resume``."""
-    kept = [argument for argument in sys.argv if argument not in ("--overwrite", "--resume")]
-    return shlex.join([*kept, "--resume"])
+def _save_best(run: Run, state: State, dice: float | None) -> None:
+    info = run.info.model_copy(update={"step": state.step, "validation_dice": dice})
+    save_checkpoint(run.folder / "ckpts" / "best_model.pth", run.method, info)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import torch
+from torch import Tensor
 
 from duomod.console import say
 
@@ -64,3 +68,28 @@ def _drop_from(path: Path, step: int) -> None:
     temporary = path.with_name(f".part-{path.name}")
     temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     os.replace(temporary, path)
+
+
+class Sums:
+    """Running sums of logged parts; they stay on the device until an epoch's means are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        """Add one step's parts: scalars, or one value per class."""
+        for name, value in parts.items():
+            total, count = self._sums.get(name, (torch.zeros_like(value), 0))
+            self._sums[name] = (total + value, count + 1)
+
+    def means(self, classes: Sequence[str]) -> dict[str, float]:
+        """Return the means and start again; a value per class becomes ``name/class``. The host waits for the device."""
+        result = {}
+        for name, (total, count) in self._sums.items():
+            mean = (total / count).tolist()
+            if isinstance(mean, list):
+                result.update({f"{name}/{label}": value for label, value in zip(classes, mean, strict=True)})
+            else:
+                result[name] = mean
+        self._sums = {}
+        return result

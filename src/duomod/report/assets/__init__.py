@@ -9,7 +9,16 @@ from pathlib import Path
 from duomod.errors import DuomodError
 from duomod.workspace import write_text
 
-OWN = ("viewer.css", "viewer.js", "report.css", "report.js")
+#: The viewer, in the order in which a page loads it. Classic scripts: a page opened from disk may not load modules.
+VIEWER_SCRIPTS = (
+    "viewer-cases.js",
+    "viewer-elements.js",
+    "viewer-painter.js",
+    "viewer-planes.js",
+    "viewer-surfaces.js",
+    "viewer.js",
+)
+OWN = ("viewer.css", *VIEWER_SCRIPTS, "report.css", "report.js")
 
 
 def copy_assets(folder: Path) -> None:

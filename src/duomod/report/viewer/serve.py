@@ -24,8 +24,9 @@ from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
 from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
+from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
 from duomod.report.templates import render
-from duomod.report.viewer.volumes import Overlay, label_settings, read_scan, write_case
+from duomod.report.viewer.case import write_case
 from duomod.workspace import write_text
 
 LOOPBACK = "127.0.0.1"
@@ -61,16 +62,8 @@ def view_page(
     name = without_ending(case.name)
     overlays = [Overlay(title, path) for title, path in zip(_titles(pred), pred, strict=True)]
     copy_assets(folder / "assets")
-    write_case(
-        folder / "cases" / "1.js",
-        name,
-        case,
-        gt,
-        overlays,
-        classes,
-        modality=_modality(case, name, dataset),
-        label_merges=naming.label_merges,
-    )
+    source = CaseSource(name, case, gt, overlays, classes, _modality(case, name, dataset), naming.label_merges)
+    write_case(folder / "cases" / "1.js", source)
     page = folder / "index.html"
     write_text(page, render("view.html.j2", case=name, version=__version__))
     return page

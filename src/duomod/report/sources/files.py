@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from duomod.datasets.spec import DatasetSpec, Modality, without_ending
 from duomod.errors import InputError
-from duomod.report.collect import Collection, Method, Seed
+from duomod.report.sources.collect import Collection, Method, Seed
+from duomod.report.sources.scans import CaseSource, Overlay
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class CaseFiles:
     def name(self) -> str:
         """The case's id: its file name without endings."""
         return without_ending(self.case)
+
+    def source(self, predictions: Sequence[Overlay], classes: Sequence[str]) -> CaseSource | None:
+        """Return what shows the case with these predictions; None if its scan is not to be found."""
+        if self.scan is None:
+            return None
+        return CaseSource(self.name, self.scan, self.truth, predictions, classes, self.modality, self.label_merges)
 
 
 def locate(collection: Collection, images: Path | None, truth: Path | None) -> tuple[list[CaseFiles], list[str]]:

@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM: the running step is finished, the state saved, and the user told how to go on."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from duomod.errors import DuomodError
+
+
+class Interrupted(DuomodError):
+    """Training was stopped by a signal after its state was saved."""
+
+    exit_code = 130
+
+
+@dataclass
+class StopRequest:
+    """Set by the first Ctrl-C or SIGTERM."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn Ctrl-C and SIGTERM into a request that the loop honours after the running step; a second one kills."""
+    stop = StopRequest()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+
+    previous: dict[signal.Signals, Any] = {}
+    try:
+        for known in (signal.SIGINT, signal.SIGTERM):
+            previous[known] = signal.signal(known, request)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        pass
+    try:
+        yield stop
+    finally:
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+
+
+def resume_command() -> str:
+    """The command line that was typed, with ``--resume``."""
+    kept = [argument for argument in sys.argv if argument not in ("--overwrite", "--resume")]
+    return shlex.join([*kept, "--resume"])
