@@ -44,8 +44,8 @@ def to_itk(scan: Scan) -> sitk.Image:
     """Return a scan as a SimpleITK image on the same grid.
 
     Raises:
-        InputError: not one of the three kinds, not 3D numbers, values that are not finite, or a matrix that is singular,
-            sheared or of another voxel size than the one given.
+        InputError: not one of the three kinds, not 3D numbers, values that are not finite, or a matrix that is
+            singular, sheared or of another voxel size than the one given.
     """
     if isinstance(scan, sitk.Image):
         return _checked(scan)
