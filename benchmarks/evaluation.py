@@ -82,8 +82,9 @@ def real_pair(path: Path) -> tuple[Labels, Labels]:
 
 def ours(pred: Labels, truth: Labels, names: tuple[str, ...]) -> dict[str, list[float]]:
     """The package, one core."""
-    from duomod.evaluation.metrics import score_classes, select_metrics
+    from duomod.evaluation.metrics import select_metrics
     from duomod.evaluation.policy import get_policy
+    from duomod.evaluation.scoring import score_classes
 
     metrics = select_metrics(names)
     tolerances = [2.0] * (CLASSES - 1)
@@ -92,7 +93,7 @@ def ours(pred: Labels, truth: Labels, names: tuple[str, ...]) -> dict[str, list[
 
 
 def simpleitk(pred: Labels, truth: Labels) -> dict[str, list[float]]:
-    """METHODS 1.12 on whole volumes: Dice, and GetAverageHausdorffDistance, class by class."""
+    """What the reference evaluates (docs/evaluation.md): Dice, and GetAverageHausdorffDistance, class by class."""
     import SimpleITK as sitk
 
     dice, asd = [], []

@@ -11,7 +11,9 @@ import torch
 from duomod.losses.dice import dice_loss
 from duomod.methods.conformance import Subject, progress, step_loss
 from duomod.methods.registry import load_method
-from duomod.methods.slcnet import _CURVES, _table
+from duomod.methods.slcnet import SLCNet, SLCNetConfig
+from duomod.sampling.batch import Batch
+from duomod.sampling.views import with_views
 
 
 def subject(name: str, preset: Any = "default", **settings: Any) -> Subject:
@@ -25,25 +27,35 @@ class TestSLCNet:
         assert method.A.block_one.conv[0].in_channels == 1
         assert method.B.block_one.conv[0].in_channels == 7
 
-    @pytest.mark.parametrize("points", _CURVES)
-    def test_curves_are_monotone_and_symmetric(self, points: Any) -> None:
-        table = _table(points)
-        assert (table.diff() >= 0).all()
-        assert table[0] == pytest.approx(0, abs=1e-6)
-        assert table[-1] == pytest.approx(1, abs=1e-6)
-        torch.testing.assert_close(table, 1 - table.flip(0), rtol=0, atol=1e-4)
+    def test_two_patches_of_five_keep_their_intensities_and_each_curve_gets_half_of_the_others(self) -> None:
+        ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 1, 64).expand(300, 1, 1, 1, 64)
+        quiet = SLCNetConfig(noise=0.0)
+        batch = with_views(Batch(ramp, ramp[:, 0].long(), ramp), SLCNet.view_settings(quiet), seed=0)
+        first, second = (batch.views[name].image.view(600, 64) for name in ("first", "second"))
+        for view in (first, second):
+            kinds, counts = view.unique(dim=0, return_counts=True)
+            assert len(kinds) == 3
+            assert sorted(counts.tolist()) == pytest.approx([180, 180, 240], abs=35)
+        assert not torch.equal(first, second), "each network draws a curve of its own"
+        assert (first[:300] != first[300:]).any(), "so do labelled and unlabelled patches"
 
-    def test_first_curve_is_the_identity(self) -> None:
-        torch.testing.assert_close(_table(_CURVES[0]), torch.linspace(0, 1, 4096), rtol=0, atol=1e-4)
+    def test_the_second_network_s_noise_is_clipped_but_its_input_is_not(self) -> None:
+        black = torch.zeros(2, 1, 16, 16, 16)
+        batch = with_views(Batch(black, black[:, 0].long(), black), SLCNet.view_settings(SLCNetConfig()), seed=0)
+        noise = batch.views["second"].image
+        assert batch.views["first"].image.abs().max() == 0
+        assert noise.max() == pytest.approx(0.05)
+        assert noise.min() == pytest.approx(-0.05)
+        # within half a sigma, 0.05 of 0.1
+        assert (noise.abs() < 0.0499).float().mean() == pytest.approx(0.382, abs=0.02)
 
-    def test_each_patch_goes_through_one_of_three_curves(self) -> None:
-        method = subject("slcnet").build()
-        torch.manual_seed(0)
-        ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 1, 64).expand(600, 1, 1, 1, 64)
-        bent = method._transformed(ramp).view(600, 64)
-        kinds, counts = bent.unique(dim=0, return_counts=True)
-        assert len(kinds) == 3
-        assert sorted(counts.tolist()) == pytest.approx([180, 180, 240], abs=35)
+    def test_the_reference_turns_white_to_black_before_the_noise(self) -> None:
+        white = torch.ones(1, 1, 8, 8, 8)
+        for preset, level in (("default", 1.0), ("reference", 0.0)):
+            config = SLCNetConfig.preset(preset)
+            batch = with_views(Batch(white, white[:, 0].long(), white), SLCNet.view_settings(config), seed=0)
+            assert torch.equal(batch.views["first"].image, torch.ones(2, 1, 8, 8, 8))
+            assert (batch.views["second"].image - level).abs().max() == pytest.approx(0.05, abs=1e-6)
 
     def test_prediction_averages_probabilities_once(self) -> None:
         slcnet = subject("slcnet")

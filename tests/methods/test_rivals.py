@@ -13,6 +13,9 @@ from duomod.methods.bcp import BCP
 from duomod.methods.conformance import Subject, progress, step_loss
 from duomod.methods.registry import load_method
 from duomod.methods.urpc import _rectified
+from duomod.sampling.batch import View
+from duomod.sampling.settings import ViewConfig, usual_view
+from duomod.sampling.views import with_views
 
 
 def subject(name: str, **settings: Any) -> Subject:
@@ -57,6 +60,34 @@ class TestFixMatch:
         values = parts(lax.build(), lax.batch())
         assert values["certain"] == 1
         assert values["pseudo"] > 0
+
+    def test_the_strong_view_has_the_strength_asked_for(self) -> None:
+        for strength, differs in ((0.0, False), (1.0, True)):
+            batch = subject("fixmatch", strength=strength).batch()
+            difference = (batch.views["strong"].image - batch.views["weak"].image).abs().mean()
+            assert difference > 0.01 if differs else difference < 1e-6
+
+    def test_pseudo_labels_go_where_the_strong_view_shows_their_voxels(self) -> None:
+        """With a strong view that is mirrored, a pointwise network agrees with itself as with the plain one."""
+        task = subject("fixmatch", threshold=0.0, cutmix=False)
+        method = task.build()
+        method.model = torch.nn.Conv3d(1, 4, 1)
+        plain = task.batch()
+        entry = {"name": "flip_x", "probability": 1}
+        costs = []
+        for transforms in ([], [entry]):
+            views = {"weak": usual_view("weak"), "strong": ViewConfig(transforms=transforms)}
+            batch = with_views(Batch(plain.image_l, plain.label_l, plain.unlabelled()), views, seed=0)
+            costs.append(parts(method, batch)["pseudo"])
+        assert costs[0] == pytest.approx(costs[1], rel=1e-5)
+        weak = batch.views["weak"]
+        unmoved = Batch(
+            batch.image_l,
+            batch.label_l,
+            batch.image_u,
+            {"weak": weak, "strong": View(batch.views["strong"].image, weak.geometry)},
+        )
+        assert parts(method, unmoved)["pseudo"] > costs[0] + 1e-3
 
     def test_weight_is_one_from_the_start(self) -> None:
         method = subject("fixmatch").build()

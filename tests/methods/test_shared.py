@@ -16,7 +16,7 @@ from duomod.methods.registry import load_method
 from duomod.methods.shared.components import remove_small_components
 from duomod.methods.shared.imbalance import INTERVAL, MOMENTUM, ClassWeights, distribution_weights, follow_predictions
 from duomod.methods.shared.mixing import cube_grid, exchange, from_cubes, random_boxes, to_cubes
-from duomod.methods.shared.noise import clipped_gaussian, strong_intensity
+from duomod.methods.shared.noise import clipped_gaussian
 from duomod.methods.shared.teacher import EMATeacher, decay_at
 
 
@@ -74,17 +74,6 @@ class TestNoise:
         difference = clipped_gaussian(x, 0.1, 0.2) - x
         assert difference.abs().max() <= 0.2 + 1e-6
         assert 0.08 < difference.std() < 0.11
-
-    def test_strong_view_stays_in_range_and_differs_per_patch(self) -> None:
-        x = torch.rand(1, 1, 8, 8, 8).expand(3, 1, 8, 8, 8)
-        y = strong_intensity(x)
-        assert y.min() >= 0
-        assert y.max() <= 1
-        assert not torch.allclose(y[0], y[1])
-
-    def test_strength_zero_changes_nothing(self) -> None:
-        x = torch.rand(2, 1, 6, 6, 6)
-        torch.testing.assert_close(strong_intensity(x, 0.0), x, atol=1e-5, rtol=0)
 
 
 class TestMixing:

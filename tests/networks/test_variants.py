@@ -1,4 +1,4 @@
-"""The methods' own V-Nets have the published sizes and behave as METHODS 2.2-2.4 say; MONAI's fit in as well."""
+"""The methods' own V-Nets have the published sizes and behave as docs/methods says; MONAI's fit in as well."""
 
 from __future__ import annotations
 

@@ -1,22 +1,24 @@
 from __future__ import annotations
 
+import hashlib
 import inspect
 
 import numpy as np
 import pytest
 import torch
 
-from duomod.config import AugmentConfig, SamplingConfig
+from duomod.config import AugmentConfig, SamplingConfig, train_config
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
-from duomod.sampling.augment import Augmentation, apply, draw
-from duomod.sampling.batch import Batch
+from duomod.sampling.batch import Batch, View
 from duomod.sampling.patches import corner_around, random_corner, read_patch
 from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at, class_counts
-from duomod.seeding import generator, torch_seed
+from duomod.seeding import torch_seed
 
 
 class TestPatches:
@@ -52,57 +54,6 @@ class TestPatches:
         assert corners == set(range(-5, 2))  # padded by 2 + 3 on both sides: 14 voxels, 7 places
 
 
-class TestAugmentation:
-    label = torch.randint(0, 4, (5, 6, 7))
-    image = torch.rand(5, 6, 7)
-
-    def test_mirroring_swaps_sided_organs(self) -> None:
-        image, label = apply(self.image, self.label, Augmentation(flip_x=True), ((1, 2),))
-        torch.testing.assert_close(image, self.image.flip(2))
-        mirrored = self.label.flip(2)
-        assert label is not None
-        assert ((label == 2) == (mirrored == 1)).all()
-        assert ((label == 1) == (mirrored == 2)).all()
-        assert ((label == 3) == (mirrored == 3)).all()
-
-    def test_mirroring_twice_is_nothing(self) -> None:
-        once = apply(self.image, self.label, Augmentation(flip_x=True), ((1, 2),))
-        image, label = apply(*once, Augmentation(flip_x=True), ((1, 2),))
-        assert label is not None
-        torch.testing.assert_close(image, self.image)
-        torch.testing.assert_close(label, self.label)
-
-    def test_flipping_front_to_back_swaps_nothing(self) -> None:
-        _, label = apply(self.image, self.label, Augmentation(flip_y=True), ((1, 2),))
-        assert label is not None
-        torch.testing.assert_close(label, self.label.flip(1))
-
-    def test_the_identity_warp_changes_nothing(self) -> None:
-        identity = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-        image, label = apply(self.image, self.label, Augmentation(affine=identity))
-        torch.testing.assert_close(image, self.image, atol=1e-5, rtol=0)
-        assert label is not None
-        torch.testing.assert_close(label, self.label)
-
-    def test_a_quarter_turn_is_a_rotation_in_voxels(self) -> None:
-        turn = ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))  # x y z: output (x, y) reads input (-y, x)
-        image = torch.rand(3, 5, 5)
-        warped, _ = apply(image, None, Augmentation(affine=turn))
-        torch.testing.assert_close(warped, torch.rot90(image, 1, (1, 2)), atol=1e-5, rtol=0)
-
-    def test_intensities_stay_in_range(self) -> None:
-        config = AugmentConfig(intensity=1.0)
-        for i in range(20):
-            image, _ = apply(self.image, None, draw(generator(0, "test", i), config))
-            assert image.min() >= 0
-            assert image.max() <= 1
-
-    def test_settings_do_not_shift_other_draws(self) -> None:
-        plain = draw(generator(0, "x"), AugmentConfig(flip_x="plain"))
-        strong = draw(generator(0, "x"), AugmentConfig(flip_x="plain", intensity=1.0, rotate_degrees=20))
-        assert plain.flip_x == strong.flip_x
-
-
 class TestSeeding:
     def test_purposes_and_indices_are_independent(self) -> None:
         seeds = {torch_seed(s, p, i) for s in (0, 1) for p in ("a", "b") for i in (0, 1, 2)}
@@ -120,8 +71,8 @@ class TestSeeding:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("sampling")
-    raw = write_phantom(folder / "raw", cases=8, seed=0, preset="tiny")
-    return Store.open(run_preprocess(raw, folder / "data"))
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return Store.open(run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data")))
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +130,11 @@ class TestStreams:
         monkeypatch.setattr(Store, "label", trap)
         stream = UnlabelledStream(store, split.unlabelled, crop())
         for step in range(4):
-            assert stream.sample(step, 0).shape == (16, 24, 24)
+            assert stream.sample(step, 0).shape == (1, 16, 24, 24)
 
     def test_a_batch_has_no_place_for_unlabelled_labels(self) -> None:
-        assert list(inspect.signature(Batch).parameters) == ["image_l", "label_l", "image_u"]
+        assert list(inspect.signature(Batch).parameters) == ["image_l", "label_l", "image_u", "views"]
+        assert list(inspect.signature(View).parameters) == ["image", "geometry"]
 
     def test_no_unlabelled_case_is_explained(self, store: Store) -> None:
         alone = Split("labeled_all", tuple(store.cases)[:2], (), (), ())
@@ -203,3 +155,57 @@ class TestStreams:
         crops = class_counts(store, cases, crop(batch=2), "crops")
         assert crops.sum() == len(cases) * np.prod(crop().patch)
         assert torch.equal(crops, class_counts(store, cases, crop(batch=2), "crops"))
+
+    @pytest.mark.parametrize(
+        ("preset", "augment", "images", "labels"),
+        [
+            ("reference", {}, "bb0f32c8ad728145", "eb18f6e0c3eac272"),
+            ("default", {"transforms": []}, "a58735297f0654b7", "be0ad55c6db0469d"),
+            ("compact", {"transforms": []}, "f3db5810afa8f993", "b2a6f14cdc6bef29"),
+        ],
+    )
+    def test_the_reference_and_a_list_without_transforms_keep_version_0_1_s_patches(
+        self, store: Store, split: Split, preset: str, augment: dict[str, object], images: str, labels: str
+    ) -> None:
+        """Hashes of what version 0.1 drew: 6 steps, images in thousandths."""
+        config = train_config(preset, {"augment": augment})
+        place = Crop((16, 24, 24), 3, config.sampling, config.augment)
+        of_images, of_labels = hashlib.sha256(), hashlib.sha256()
+        for batch in batches(store, split, place, range(6), True):
+            for image in (batch.image_l, batch.unlabelled()):
+                of_images.update((image * 1000).round().to(torch.int16).numpy().tobytes())
+            of_labels.update(batch.label_l.to(torch.uint8).numpy().tobytes())
+        assert (of_images.hexdigest()[:16], of_labels.hexdigest()[:16]) == (images, labels)
+
+    def test_the_reference_counts_the_crops_that_version_0_1_counted(self, store: Store, split: Split) -> None:
+        config = train_config("reference")
+        place = Crop((16, 24, 24), 3, config.sampling, config.augment)
+        counts = class_counts(store, split.labelled, place, "crops").tolist()
+        assert counts == [14197, 503, 190, 588, 0, 2911, 0, 43]
+
+    def test_both_streams_are_augmented_each_in_its_own_way(self, store: Store, split: Split) -> None:
+        def first(augment: object) -> Batch:
+            config = AugmentConfig.model_validate(augment)
+            place = Crop((16, 24, 24), 0, SamplingConfig(), config)
+            return next(iter(batches(store, split, place, range(1), True)))
+
+        plain, flipped = first([]), first([{"name": "flip_y", "probability": 1}])
+        assert torch.equal(flipped.image_l, plain.image_l.flip(3))
+        assert torch.equal(flipped.label_l, plain.label_l.flip(2))
+        assert torch.equal(flipped.unlabelled(), plain.unlabelled().flip(3))
+        bright = first([{"name": "brightness", "amount": 0.5}])
+        inside = (plain.image_l > 0.1) & (plain.image_l < 0.9) & (bright.image_l > 0) & (bright.image_l < 1)
+        shifts = [((bright.image_l - plain.image_l)[i][inside[i]]).median() for i in range(2)]
+        assert shifts[0] != shifts[1]
+
+    def test_a_mirrored_patch_swaps_the_data_set_s_sided_organs(self, store: Store, split: Split) -> None:
+        def first(labels: str) -> Batch:
+            entry = {"name": "flip_x", "probability": 1, "labels": labels}
+            place = Crop((32, 48, 48), 0, SamplingConfig(), AugmentConfig.model_validate([entry]))
+            return next(iter(batches(store, split, place, range(1), False)))
+
+        ((right, left),) = store.spec.sided_label_pairs
+        plain, swapped = first("plain").label_l, first("swap_sides").label_l
+        assert (plain == right).any()
+        assert torch.equal(plain == right, swapped == left)
+        assert torch.equal(plain == left, swapped == right)

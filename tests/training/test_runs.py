@@ -16,9 +16,13 @@ import torch
 import yaml
 
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
+from duomod.settings import checked
 from duomod.training.checkpoint import load_predictor, read_checkpoint
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {
@@ -34,13 +38,15 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    return run_preprocess(write_phantom(folder / "raw", cases=8, seed=0, preset="tiny"), folder / "data")
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data"))
 
 
 def train(data: Path, output: Path, model: str = "duomodnet", **changes: Any) -> Path:
     settings = {**SMALL, **changes.pop("settings", {})}
     options = {"labeled_count": 2, "gpu": "", "preset": "compact", **changes}
-    return run_train(model=model, data_path=data, output_dir=output, settings=settings, **options)
+    given = {"model": model, "data_path": data, "output_dir": output, "settings": settings, **options}
+    return run_train(checked(TrainSettings, given))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -67,6 +73,24 @@ def test_the_reference_preset_takes_a_method_s_own_training_settings_and_a_final
     assert runs["slcnet"]["optim"]["schedule"] == "poly"
     assert not runs["slcnet"]["final_epoch"]
     assert runs["dmd"]["validation"]["patience"] == 49
+
+
+@pytest.mark.parametrize("preset", ["reference", "compact"])
+def test_a_run_folder_of_version_0_1_is_known_again(data: Path, tmp_path: Path, preset: str) -> None:
+    """Its augmentation is written as six settings instead of a list."""
+    small = {"max_epochs": 1, "steps_per_epoch": 1}
+    train(data, tmp_path, "supervised", preset=preset, settings=small)
+    path = tmp_path / "config.yaml"
+    written = yaml.safe_load(path.read_text())
+    keys = ("flip_x", "flip_y", "rotate_degrees", "scale", "affine_probability", "intensity")
+    values = {"reference": ("plain", True, 0.0, 0.0, 0.0, 0.0), "compact": ("none", False, 10.0, 0.1, 0.3, 0.3)}
+    written["train"]["augment"] = dict(zip(keys, values[preset], strict=True))
+    path.write_text(yaml.safe_dump(written))
+    train(data, tmp_path, "supervised", preset=preset, settings=small, resume=True)
+    written["train"]["augment"]["flip_y"] = not values[preset][1]
+    path.write_text(yaml.safe_dump(written))
+    with pytest.raises(InputError, match=r"augment\.transforms"):
+        train(data, tmp_path, "supervised", preset=preset, settings=small, resume=True)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +220,7 @@ class TestWrongUse:
 
     def test_a_missing_split_lists_those_there_are(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="labeled_5p"):
-            train(data, tmp_path / "run", labeled_count=None, split_name="labeled_7x")
+            train(data, tmp_path / "run", labeled_count=None, split="labeled_7x")
 
     def test_a_folder_that_is_not_preprocessed_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "raw").mkdir()

@@ -23,7 +23,7 @@ def masked_quantile(values: Tensor, mask: Tensor, q: float) -> Tensor:
 
 
 def rlm_weights(distribution: Tensor, floor: float = 0.2, ceiling: float = 1.0) -> tuple[Tensor, Tensor]:
-    """RLM's class weights from a class distribution (METHODS 4.2 c): rare classes ``ceiling``, frequent ones ``floor``.
+    """RLM's class weights: rare classes ``ceiling``, frequent ones ``floor`` (docs/methods/duomodnet.md, RLM).
 
     Log-frequencies are clamped to the 5 % and 95 % quantiles of the positive foreground entries; the background gets
     the (lower) median of the foreground weights; weights are divided by their mean. All weights are one where fewer
@@ -60,9 +60,9 @@ def descending_ranks(values: Tensor) -> Tensor:
 
 
 def hard_dice(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Dice of two label maps per class over the whole batch, background included, smooth 1e-8 (METHODS 4.5).
+    """Dice of two label maps per class over the whole batch, background included, smooth 1e-8.
 
-    A class in neither map gets 0.5.
+    A class in neither map gets 0.5. See docs/methods/dhc.md, DiffDW.
 
     Args:
         predicted: (B, D, H, W) class indices.
@@ -87,7 +87,7 @@ def learning_signals(dice: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def difficulty_weights(learned: Tensor, unlearned: Tensor, missing: Tensor) -> Tensor:
-    """DiffDW (DHC): w_c = C v_c / max v, v = ((unlearned + e) / (learned + e))^(1/5) missing, e = 1e-8 (METHODS 4.5).
+    """w_c = C v_c / max v, v = ((unlearned + e) / (learned + e))^(1/5) missing, e = 1e-8 (docs/methods/dhc.md, DiffDW).
 
     Args:
         learned: (C,) running mean of the learned signal.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: What a class without a voxel in the batch's truth contributes to the Dice loss.
-AbsentClass = Literal["constant", "penalise"]
+from duomod.config import AbsentClass
 
 
 def one_hot(target: Tensor, num_classes: int) -> Tensor:
@@ -25,11 +22,13 @@ def dice_loss(
 
     Per class, over batch and space: d_c = 2 sum(p_c y_c) / (sum(p_c + y_c) + 1e-6).
 
-    * ``absent="constant"`` (the reference, METHODS 3.1): mean over all classes of w_c (1 - d_c). A class that is absent
-      from the batch adds the constant w_c and no gradient.
+    * ``absent="constant"`` (the reference): mean over all classes of w_c (1 - d_c). A class that is absent from the
+      batch adds the constant w_c and no gradient.
     * ``absent="penalise"``: classes present count as above; an absent class adds sum(stopgrad(p_c) p_c) / N instead,
-      whose gradient p_c / N pushes false positives down (GADice, METHODS 3.3). The mean is over the classes present, so
-      that a crop with few organs does not shrink their loss.
+      whose gradient p_c / N pushes false positives down, as in GADice. The mean is over the classes present, so that a
+      crop with few organs does not shrink their loss.
+
+    See docs/methods/README.md, Losses.
 
     Args:
         probabilities: (B, C, D, H, W) in [0, 1].
@@ -52,7 +51,9 @@ def dice_loss(
 
 
 def ga_dice(probabilities: Tensor, target: Tensor) -> Tensor:
-    """GADice (GALoss; METHODS 3.3): squared denominators, absent classes pushed down by their own probability.
+    """GADice: squared denominators, absent classes pushed down by their own probability.
+
+    See docs/methods/galoss.md, Losses.
 
     Args:
         probabilities: (B, C, D, H, W).
@@ -69,7 +70,7 @@ def ga_dice(probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_dice_between(prediction: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice loss between two probability maps (B, C, D, H, W), as METHODS 3.1 with a soft target."""
+    """Soft Dice loss between two probability maps (B, C, D, H, W), background included."""
     p, y = prediction.float(), target.float()
     axes = (0, 2, 3, 4)
     return (1 - 2 * (p * y).sum(axes) / ((p + y).sum(axes) + 1e-6)).mean()
@@ -83,7 +84,7 @@ def dice_ce(
     dice_weight: Tensor | None = None,
     absent: AbsentClass = "penalise",
 ) -> Tensor:
-    """Dice + cross-entropy in float32 (METHODS 3.1), each with its own class weights.
+    """Dice + cross-entropy in float32 (docs/methods/README.md, Losses), each with its own class weights.
 
     Args:
         logits: (B, C, D, H, W).

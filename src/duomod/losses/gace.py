@@ -1,4 +1,4 @@
-"""GACE: cross-entropy over the hardest voxels, balanced between classes (GALoss; METHODS 3.3)."""
+"""GACE: cross-entropy over the hardest voxels, balanced between classes (docs/methods/galoss.md, Losses)."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ import math
 
 
 def sigmoid_rampup(position: float, length: float) -> float:
-    """Gaussian ramp exp(-5 (1 - t)^2), t = position/length clipped to [0, 1]; 1 where ``length`` is 0 (METHODS 1.3).
+    """Gaussian ramp exp(-5 (1 - t)^2), t = position/length clipped to [0, 1]; 1 where ``length`` is 0.
 
-    Source: Laine and Aila, Temporal Ensembling, ICLR 2017.
+    See docs/methods/README.md, Ramps. Source: Laine and Aila, Temporal Ensembling, ICLR 2017.
     """
     if length <= 0:
         return 1.0

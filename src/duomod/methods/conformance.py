@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from duomod.config import NetworkConfig
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Progress
+from duomod.methods.registry import load_method, load_plugin
+from duomod.methods.settings import CheckMethodSettings
 from duomod.methods.shared.imbalance import evaluating
 from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
+from duomod.sampling.batch import View
+from duomod.sampling.views import with_views
 
 #: A network small enough that all rules take seconds; without dropout, so that a step is a pure function of its input.
 NETWORK = NetworkConfig.model_validate(
@@ -72,7 +77,8 @@ class Subject:
         noise = 0.1 * torch.rand((patches, 1, *PATCH), generator=generator)
         image = 0.9 * label.unsqueeze(1) / max(classes - 1, 1) + noise
         other = torch.rand((patches, 1, *PATCH), generator=generator)
-        return Batch(image, label, other if self.cls.uses_unlabelled else None)
+        batch = Batch(image, label, other if self.cls.uses_unlabelled else None)
+        return with_views(batch, self.cls.view_settings(self.config), seed=1)
 
 
 def progress(step: int) -> Progress:
@@ -159,11 +165,12 @@ class _Trap(Batch):
 
 def no_unlabelled_labels(subject: Subject) -> None:
     """Labels of unlabelled cases cannot reach the loss: a batch has none, and the method asks for none."""
-    allowed = {"image_l", "label_l", "image_u"}
+    allowed = {"image_l", "label_l", "image_u", "views"}
     _demand({f.name for f in fields(Batch)} == allowed, "a batch holds more than images and the labelled part's labels")
+    _demand({f.name for f in fields(View)} == {"image", "geometry"}, "a view holds more than an image and its geometry")
     plain = subject.batch()
     for step in STAGES:
-        trap = _Trap(plain.image_l, plain.label_l, plain.image_u)
+        trap = _Trap(plain.image_l, plain.label_l, plain.image_u, plain.views)
         step_loss(subject.build(), trap, step)
         asked = trap.__dict__.get("_asked", [])
         _demand(not asked, f"the method asks the batch for '{_first(asked)}', which a batch does not have")
@@ -362,6 +369,17 @@ def check_method(
             except Exception as error:
                 results.append(Result(rule.__name__, False, f"{type(error).__name__}: {error}"))
     return results
+
+
+def run_check_method(settings: CheckMethodSettings) -> list[Result]:
+    """The suite on a method by name, or on that of a Python file.
+
+    Raises:
+        InputError: unknown method, or a file without exactly one.
+    """
+    name = settings.name or ""
+    plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
+    return check_method(load_plugin(plugin) if plugin else load_method(name))
 
 
 def rule_descriptions() -> dict[str, str]:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
 from duomod.methods.shared.mixing import random_boxes
-from duomod.methods.shared.noise import strong_intensity
 from duomod.methods.shared.teacher import EMATeacher, decay_at
+from duomod.sampling.settings import ViewConfig, strong_view
 
 
 class FixMatchConfig(MethodConfig):
@@ -29,6 +29,9 @@ class FixMatchConfig(MethodConfig):
 
     reference: ClassVar[Any] = {"absent_class": "constant"}
 
+    def view(self, name: str) -> ViewConfig:
+        return strong_view(self.strength) if name == "strong" else super().view(name)
+
 
 class FixMatch(Method):
     """L = Lsup + mean_v 1[max p(weak) >= tau] CE(z(strong), argmax p(weak)) (eq. 3-4, voxel by voxel)."""
@@ -41,6 +44,8 @@ class FixMatch(Method):
         summary="confident pseudo-labels of the plain view train the strongly disturbed view",
     )
 
+    views = ("weak", "strong")
+
     def __init__(self, config: MethodConfig, context: MethodContext) -> None:
         super().__init__(config, context)
         self.settings = cast(FixMatchConfig, config)
@@ -48,13 +53,14 @@ class FixMatch(Method):
         self.average = EMATeacher(self.model)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        labelled, weak = len(batch.image_l), batch.unlabelled()
+        labelled, weak, target = len(batch.image_l), batch.views["weak"], batch.views["strong"]
         with torch.no_grad():
-            confidence, pseudo = self.model(weak).float().softmax(1).max(1)
-        strong = strong_intensity(weak, self.settings.strength)
+            probability = self.model(weak.image).float().softmax(1)
+            confidence, pseudo = weak.carry_scores(probability, target).max(1)
+        image = target.image
         if self.settings.cutmix:
-            strong, confidence, pseudo = _cutmix(strong, confidence, pseudo)
-        logits = self.model(torch.cat([batch.image_l, strong])).float()
+            image, confidence, pseudo = _cutmix(image, confidence, pseudo)
+        logits = self.model(torch.cat([batch.image_l, image])).float()
         supervised = self.supervised_loss(logits[:labelled], batch.label_l)
         certain = (confidence >= self.settings.threshold).float()
         unsupervised = (certain * functional.cross_entropy(logits[labelled:], pseudo, reduction="none")).mean()

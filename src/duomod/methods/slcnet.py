@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,14 +14,7 @@ from duomod.losses.dice import one_hot
 from duomod.losses.ramps import sigmoid_rampup
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, MethodInfo, Progress, StepOutput
 from duomod.methods.shared.noise import clipped_gaussian
-
-#: Control points of the intensity curves in [-1, 1]; the first is the identity.
-_CURVES = (
-    ((-1, -1), (-1, -1), (1, 1), (1, 1)),
-    ((-1, -1), (-0.5, 0.5), (0.5, -0.5), (1, 1)),
-    ((-1, -1), (-0.75, 0.75), (0.75, -0.75), (1, 1)),
-)
-_ENTRIES = 4096
+from duomod.sampling.settings import ViewConfig
 
 
 class SLCNetConfig(MethodConfig):
@@ -46,6 +37,15 @@ class SLCNetConfig(MethodConfig):
         "published_optimizer": True,
     }
     reference_training: ClassVar[Any] = {"optim": {"schedule": "poly"}, "final_epoch": False}
+
+    def view(self, name: str) -> ViewConfig:
+        """Each network's input: an intensity curve (none for 2 patches of 5); the second's with noise on top."""
+        changes: list[Any] = ["intensity_curve"]
+        if name == "second":
+            changes += ["white_to_black"] if self.white_to_black else []
+            noise = {"sigma_from": self.noise, "sigma": self.noise, "clip": self.noise_clip}
+            changes.append({"name": "gaussian_noise", **noise})
+        return ViewConfig.model_validate({"transforms": changes, "keep_range": False, "of": "all"})
 
 
 class Ensemble(nn.Module):
@@ -72,25 +72,20 @@ class SLCNet(Method):
         year=2022,
         summary="two networks, the second of which sees the first one's probabilities, on different intensity curves",
     )
-    curves: Tensor
+    views = ("first", "second")
 
     def __init__(self, config: MethodConfig, context: MethodContext) -> None:
         super().__init__(config, context)
         self.settings = cast(SLCNetConfig, config)
         self.A = context.build_network("default")
         self.B = context.build_network("default", in_channels=1 + context.num_classes)
-        self.register_buffer("curves", torch.stack([_table(points) for points in _CURVES]), persistent=False)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        settings, labelled = self.settings, len(batch.image_l)
-        x = torch.cat([batch.image_l, batch.unlabelled()])
-        first = self._transformed(x)
-        second = self._transformed(x)
-        if settings.white_to_black:
-            second = torch.where(second == 1, 0.0, second)
+        labelled = len(batch.image_l)
+        first, second = batch.views["first"].image, batch.views["second"].image
         za = self.A(first).float()
         told = 1 - za.detach().softmax(1)
-        zb = self.B(torch.cat([clipped_gaussian(second, settings.noise, settings.noise_clip), told], dim=1)).float()
+        zb = self.B(torch.cat([second, told], dim=1)).float()
         supervised = self._supervised(za[:labelled], batch.label_l) + self._supervised(zb[:labelled], batch.label_l)
         sure = self._sure(first[labelled:], progress)
         za_u, zb_u = za[labelled:], zb[labelled:]
@@ -99,16 +94,6 @@ class SLCNet(Method):
         cps = by_b + (loss_b * sure).sum() / (sure.sum() + 1e-8)
         loss = supervised + self.consistency_weight(progress) * cps
         return StepOutput(loss, {"supervised": supervised.detach(), "cps": cps.detach(), "sure": sure.mean()})
-
-    def _transformed(self, x: Tensor) -> Tensor:
-        """Each patch through a curve of its own: the identity with probability 0.4, each of the others with 0.3."""
-        r = torch.rand(len(x), 1, 1, 1, 1, device=x.device)
-        curve = (r > 0.4).long() + (r > 0.7).long()
-        position = x.clamp(0, 1) * (_ENTRIES - 1)
-        below = position.long().clamp(max=_ENTRIES - 2)
-        cell = curve * _ENTRIES + below
-        bent = torch.lerp(self.curves.take(cell), self.curves.take(cell + 1), position - below)
-        return torch.where(curve == 0, x, bent)
 
     def _supervised(self, logits: Tensor, label: Tensor) -> Tensor:
         """0.5 (CE + Dice)."""
@@ -154,11 +139,3 @@ class SLCNet(Method):
 
     def published_modules(self) -> dict[str, nn.Module]:
         return {"A": self.A, "B": self.B}
-
-
-def _table(points: Sequence[tuple[float, float]]) -> Tensor:
-    """A cubic Bezier curve as a monotone table: y at evenly spaced x in [0, 1]; both coordinates are sorted."""
-    t = np.linspace(0.0, 1.0, 10_000)
-    powers = np.stack([math.comb(3, i) * t ** (3 - i) * (1 - t) ** i for i in range(4)])
-    x, y = (np.sort(axis) for axis in np.array(points, dtype=np.float64).T @ powers)
-    return torch.from_numpy(np.interp(np.linspace(-1, 1, _ENTRIES), x, y) / 2 + 0.5).float()

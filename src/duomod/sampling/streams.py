@@ -6,7 +6,7 @@ evaluation or test cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from duomod.config import AugmentConfig, CountsFrom, SamplingConfig
 from duomod.datasets.splits import Split
 from duomod.errors import InputError
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import BODY, Store
-from duomod.sampling.augment import apply, draw
+from duomod.sampling.augment import augmented, own_generators
 from duomod.sampling.batch import Batch
 from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
+from duomod.sampling.settings import AugmentConfig, CountsFrom, SamplingConfig, ViewConfig
+from duomod.sampling.views import with_views
 from duomod.seeding import generator, torch_seed
 
 
@@ -34,6 +35,20 @@ class Crop:
     seed: int
     sampling: SamplingConfig
     augment: AugmentConfig
+
+    def augment_patch(
+        self,
+        image: Tensor,
+        label: Tensor | None,
+        rng: np.random.Generator,
+        purpose: str,
+        place: tuple[int, int],
+        sided_pairs: tuple[tuple[int, int], ...],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augment a patch (C, D, H, W); ``rng`` is what the crop was drawn from, ``place`` is step and sample."""
+        own = own_generators(self.seed, purpose, *place)
+        source = own if self.augment.draws == "own" else lambda name: rng
+        return augmented(image, label, self.augment, source, sided_pairs)
 
     def cut(
         self, rng: np.random.Generator, shape: Index3, centres: Sequence[NDArray[np.int32]], share: float
@@ -70,7 +85,7 @@ class LabelledStream:
         return self._coords[case]
 
     def sample(self, step: int, index: int) -> tuple[Tensor, Tensor]:
-        """Return image (D, H, W) float32 and label (D, H, W) int64."""
+        """Return image (C, D, H, W) float32 and label (D, H, W) int64."""
         crop, sampling = self.crop, self.crop.sampling
         case = case_at(
             self.cases, step * sampling.batch + index, crop.seed, "labelled case", sampling.labelled_replacement
@@ -90,8 +105,8 @@ class LabelledStream:
         image = _normalised_patch(self.store, case, volume, corner, crop.patch)
         voxels, padding = read_patch(self.store.label(case), corner, crop.patch)
         label = torch.from_numpy(np.pad(voxels, padding).astype(np.int64))
-        pairs = self.store.spec.sided_label_pairs if crop.augment.flip_x == "swap_sides" else ()
-        image, moved = apply(image, label, draw(rng, crop.augment), pairs)
+        pairs = self.store.spec.sided_label_pairs
+        image, moved = crop.augment_patch(image, label, rng, "labelled augment", (step, index), pairs)
         assert moved is not None
         return image, moved
 
@@ -126,7 +141,7 @@ class UnlabelledStream:
         return self._body[case]
 
     def sample(self, step: int, index: int) -> Tensor:
-        """Return an image (D, H, W) float32."""
+        """Return an image (C, D, H, W) float32."""
         crop = self.crop
         batch = crop.sampling.batch_unlabeled or crop.sampling.batch
         case = case_at(self.cases, step * batch + index, crop.seed, "unlabelled case", False)
@@ -134,35 +149,49 @@ class UnlabelledStream:
         body = [self.body(case)] if crop.sampling.unlabelled == "body" and len(self.body(case)) else []
         corner = crop.cut(rng, self.store.cases[case].shape, body, 1.0)
         image = _normalised_patch(self.store, case, self.store.image(case), corner, crop.patch)
-        return apply(image, None, draw(rng, crop.augment))[0]
+        return crop.augment_patch(image, None, rng, "unlabelled augment", (step, index), ())[0]
 
 
 def _normalised_patch(store: Store, case: str, volume: NDArray[np.generic], corner: Index3, patch: Index3) -> Tensor:
     voxels, padding = read_patch(volume, corner, patch)
     image = normalise(voxels, store.cases[case].modality, store.spec.window)
-    return torch.from_numpy(np.pad(image, padding))
+    return torch.from_numpy(np.pad(image, padding))[None]
 
 
 class StepDataset(Dataset[Batch]):
     """Item ``s`` is the whole batch of step ``s``."""
 
-    def __init__(self, labelled: LabelledStream, unlabelled: UnlabelledStream | None) -> None:
-        self.labelled, self.unlabelled = labelled, unlabelled
+    def __init__(
+        self, labelled: LabelledStream, unlabelled: UnlabelledStream | None, views: Mapping[str, ViewConfig]
+    ) -> None:
+        self.labelled, self.unlabelled, self.views = labelled, unlabelled, views
 
     def __getitem__(self, step: int) -> Batch:
-        sampling = self.labelled.crop.sampling
+        stream = self.labelled
+        sampling = stream.crop.sampling
         pairs = [self.labelled.sample(step, i) for i in range(sampling.batch)]
         images = None
         if self.unlabelled is not None:
             count = sampling.batch_unlabeled or sampling.batch
-            images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])[:, None]
-        return Batch(torch.stack([p[0] for p in pairs])[:, None], torch.stack([p[1] for p in pairs]), images)
+            images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])
+        batch = Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), images)
+        return with_views(batch, self.views, stream.crop.seed, step, stream.store.spec.sided_label_pairs)
+
+
+#: Of methods that ask for none.
+NO_VIEWS: Mapping[str, ViewConfig] = {}
 
 
 def batches(
-    store: Store, split: Split, crop: Crop, steps: range, uses_unlabelled: bool, workers: int = 0
+    store: Store,
+    split: Split,
+    crop: Crop,
+    steps: range,
+    uses_unlabelled: bool,
+    workers: int = 0,
+    views: Mapping[str, ViewConfig] = NO_VIEWS,
 ) -> Iterable[Batch]:
-    """Return the batches of ``steps``, in order, made by ``workers`` processes (0: in this one).
+    """Return the batches of ``steps``, in order, made by ``workers`` processes (0: in this one), with ``views``.
 
     Raises:
         InputError: the split has no labelled case, or no unlabelled case although the method needs some.
@@ -177,6 +206,7 @@ def batches(
     dataset = StepDataset(
         LabelledStream(store, split.labelled, crop),
         UnlabelledStream(store, split.unlabelled, crop) if uses_unlabelled else None,
+        views,
     )
     return DataLoader(
         dataset,

@@ -71,7 +71,8 @@ def fit(run: Run, resume: dict[str, Any] | None) -> State:
     state = learner.state
     crop = Crop(run.info.patch, run.seed, run.config.sampling, run.config.augment)
     steps = range(state.step, run.total_steps)
-    stream = batches(run.store, run.split, crop, steps, run.method.uses_unlabelled, run.config.sampling.workers)
+    workers, views = run.config.sampling.workers, run.method.view_settings(run.method.config)
+    stream = batches(run.store, run.split, crop, steps, run.method.uses_unlabelled, workers, views)
     sums, note = Sums(), ""
     with (
         Trackers(run.folder, state.step) as trackers,

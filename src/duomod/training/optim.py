@@ -28,7 +28,8 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int, steps_per_ep
     """Learning rate at a step; ``total_steps`` is the schedule's length, which a final epoch exceeds.
 
     * ``poly``: base (1 - step/total)^0.9.
-    * ``poly_late``: the reference's (METHODS 1.2): per epoch and one epoch behind, so that the first two share base_lr.
+    * ``poly_late``: the reference's: per epoch and one epoch behind, so that the first two share base_lr
+      (docs/methods/README.md, Schedule).
     * ``one_cycle``: cosine up from base/25 over the first 30 %, cosine down to base/10,000 (Smith and Topin, 2019).
     """
     if config.schedule == "poly":
