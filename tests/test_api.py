@@ -106,20 +106,18 @@ def test_seeds_and_methods_are_averaged_compared_and_reported(tmp_path: Path) ->
             settings = EvaluateSettings(pred_path=folder, gt_path=truth, workers=1)
             duomod.evaluate(settings, output_csv=folder.parent / "result.csv")
     summaries = [duomod.aggregate(method_base_dir=tmp_path / method) for method in ("cps", "supervised")]
-    dice = [
-        summary.table.query("metric == 'Dice' and organ == 'foreground average'")["mean"].item()
-        for summary in summaries
-    ]
+    row = "metric == 'Dice' and organ == 'foreground average'"
+    dice = [summary.table.query(row)["mean"].item() for summary in summaries]
     assert 1 > dice[0] > dice[1] > 0
     tables = [tmp_path / method / f"{method}_aggregated_metrics.csv" for method in ("cps", "supervised")]
     compared = duomod.compare(tables=tables, baseline="supervised", output=tmp_path / "comparison", resamples=200)
-    row = compared.table.query("metric == 'Dice' and scope == 'foreground'")
-    assert row["mean_method"].item() == pytest.approx(100 * dice[0])
+    compared_row = compared.table.query("metric == 'Dice' and scope == 'foreground'")
+    assert compared_row["mean_method"].item() == pytest.approx(100 * dice[0])
     runs = [tmp_path / "cps", tmp_path / "supervised"]
     for _ in range(2):  # the stage's folder takes the function's place at the first call, and must be one too
         reported = duomod.report(runs=runs, output=tmp_path / "report", viewer=False, worst=0)
     assert reported.page.is_file()
-    means = reported.table.query("metric == 'Dice' and organ == 'foreground average'").set_index("method")["mean"]
+    means = reported.table.query(row).set_index("method")["mean"]
     assert means.to_dict() == pytest.approx({"cps": dice[0], "supervised": dice[1]})
 
 

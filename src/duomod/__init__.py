@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from duomod.version import __version__ as __version__
+
+__all__ = ["Predictor", "__version__", "aggregate", "compare", "evaluate", "predict", "preprocess", "report", "train"]
 
 if TYPE_CHECKING:
     from duomod.api import aggregate, compare, evaluate, predict, preprocess, report, train
     from duomod.inference.predictor import Predictor
-
-__all__ = ["Predictor", "aggregate", "compare", "evaluate", "predict", "preprocess", "report", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """The commands as functions, for programs and notebooks. ``import duomod`` offers them without loading anything heavy.
 
-Each function takes the command's settings by name (``duomod settings evaluate`` lists them), a settings object, or both.
+Each function takes the command's settings by name (``duomod settings evaluate`` lists them), a settings object or both.
 It returns what the command wrote: paths, and tables as pandas data frames, read when they are asked for.
 """
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from duomod.api import Reported
+from typing import Any
 
 
 class _Stage(ModuleType):
     """Python puts this folder in the place of the function ``duomod.report`` once it is imported; both must work."""
 
-    def __call__(self, *settings: Any, **given: Any) -> Reported:
-        from duomod.api import report
-
-        return report(*settings, **given)
+    def __call__(self, *settings: Any, **given: Any) -> Any:
+        # Through the package's front, which stands before all stages: a stage imports nothing that comes after it.
+        return sys.modules["duomod"].__getattr__("report")(*settings, **given)
 
 
 sys.modules[__name__].__class__ = _Stage
