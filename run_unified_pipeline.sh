@@ -4,23 +4,39 @@
 # A missing seed is reported and the rest goes on; the exit code is 0 only if nothing was missing or failed.
 set -euo pipefail
 
+# "name;log root;npy path;nii path;task", one per method; from the environment: the same, separated by newlines or spaces.
+# While the list is empty, it is every method under LOG_ROOT that has seed folders. To choose, write lines like this one:
+from_environment="${METHODS_TO_PROCESS:-}"
+METHODS_TO_PROCESS=(
+  # "slcnet;./logs/amos/slcnet;./Dataset/AMOS22_preprocessed/imagesVa;./Dataset/AMOS22/imagesVa;amos"
+)
+
 RUN_INFERENCE="${RUN_INFERENCE:-true}"
 RUN_EVALUATION="${RUN_EVALUATION:-true}"
 RUN_AGGREGATION="${RUN_AGGREGATION:-true}"
+LOG_ROOT="${LOG_ROOT:-./logs/amos}"
+NPY_PATH="${NPY_PATH:-./Dataset/AMOS22_preprocessed/imagesVa}"
+NII_PATH="${NII_PATH:-./Dataset/AMOS22/imagesVa}"
+TASK="${TASK:-amos}"
 GT_PATH="${GT_PATH:-./Dataset/AMOS22/labelsVa}"
 NUM_CLASSES="${NUM_CLASSES:-16}"
 SEEDS="${SEEDS:-0 1 2}"
 GPU_ID="${GPU_ID-0}"
 
-# "name;log root;npy path;nii path;task", one per method. From the environment: the same, separated by newlines or spaces.
-if [[ -n "${METHODS_TO_PROCESS:-}" ]]; then
-  mapfile -t METHODS_TO_PROCESS < <(printf '%s\n' "${METHODS_TO_PROCESS}" | tr ' ' '\n' | sed '/^$/d')
-else
-  METHODS_TO_PROCESS=(
-    "duomodnet;./logs/amos/duomodnet;./Dataset/AMOS22_preprocessed/imagesVa;./Dataset/AMOS22/imagesVa;amos"
-    "cps;./logs/amos/cps;./Dataset/AMOS22_preprocessed/imagesVa;./Dataset/AMOS22/imagesVa;amos"
-    "supervised;./logs/amos/supervised;./Dataset/AMOS22_preprocessed/imagesVa;./Dataset/AMOS22/imagesVa;amos"
-  )
+if [[ -n "${from_environment}" ]]; then
+  mapfile -t METHODS_TO_PROCESS < <(printf '%s\n' "${from_environment}" | tr ' ' '\n' | sed '/^$/d')
+elif [[ ${#METHODS_TO_PROCESS[@]} -eq 0 ]]; then
+  for folder in "${LOG_ROOT}"/*/; do
+    folder="${folder%/}"
+    compgen -G "${folder}/seed_*/" > /dev/null || continue
+    # A variant's folder has a name of its own; the run knows its method. Runs made elsewhere are named by their folder.
+    name="$(sed -n 's/^model: *//p' "${folder}"/seed_*/config.yaml 2> /dev/null | head -n 1 || true)"
+    METHODS_TO_PROCESS+=("${name:-${folder##*/}};${folder};${NPY_PATH};${NII_PATH};${TASK}")
+  done
+  if [[ ${#METHODS_TO_PROCESS[@]} -eq 0 ]]; then
+    echo "error: ${LOG_ROOT}: no method with seed folders (such as slcnet/seed_0); train one, or name LOG_ROOT" >&2
+    exit 2
+  fi
 fi
 
 config="$(mktemp --suffix=.yaml)"

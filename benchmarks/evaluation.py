@@ -82,8 +82,9 @@ def real_pair(path: Path) -> tuple[Labels, Labels]:
 
 def ours(pred: Labels, truth: Labels, names: tuple[str, ...]) -> dict[str, list[float]]:
     """The package, one core."""
-    from duomod.evaluation.metrics import score_classes, select_metrics
+    from duomod.evaluation.metrics import select_metrics
     from duomod.evaluation.policy import get_policy
+    from duomod.evaluation.scoring import score_classes
 
     metrics = select_metrics(names)
     tolerances = [2.0] * (CLASSES - 1)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -10,38 +14,49 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from duomod.errors import InputError
-from duomod.evaluation import metrics as m
+from duomod.evaluation import metrics as package
+from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, Metric, Pair, registry, select_metrics, surfaces
+from duomod.evaluation.metrics.asd import assd, mean_of_means
+from duomod.evaluation.metrics.base import Measure
+from duomod.evaluation.metrics.surfaces import BoolArray, Spacing, surface, surface_distances
 from duomod.evaluation.policy import OrganStatus, get_policy
+from duomod.evaluation.scoring import score_classes
 
-ALL = ("dice", "iou", "precision", "recall", "asd", "asd_one_way", "hd95", "hd", "nsd", "volume_difference")
 ISOTROPIC = (1.0, 1.0, 1.0)
 
 
-def box(shape: tuple[int, int, int], low: tuple[int, int, int], high: tuple[int, int, int]) -> m.BoolArray:
+def box(shape: tuple[int, int, int], low: tuple[int, int, int], high: tuple[int, int, int]) -> BoolArray:
     mask = np.zeros(shape, bool)
     mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
     return mask
 
 
-def ellipsoid(shape: tuple[int, int, int], centre: tuple[float, ...], radii: tuple[float, ...]) -> m.BoolArray:
+def ellipsoid(shape: tuple[int, int, int], centre: tuple[float, ...], radii: tuple[float, ...]) -> BoolArray:
     grids = np.ogrid[tuple(slice(0, n) for n in shape)]
     return sum(((g - c) / r) ** 2 for g, c, r in zip(grids, centre, radii, strict=True)) <= 1
 
 
 def score(
-    prediction: m.BoolArray, truth: m.BoolArray, spacing: m.Spacing = ISOTROPIC, tolerance: float = 1.0
+    prediction: BoolArray,
+    truth: BoolArray,
+    spacing: Spacing = ISOTROPIC,
+    tolerance: float = 1.0,
+    metrics: Sequence[Metric] = tuple(METRICS.values()),
 ) -> dict[str, float]:
-    chosen = m.select_metrics(ALL)
-    (only,) = m.score_classes(
-        prediction.astype(np.uint8), truth.astype(np.uint8), spacing, 2, chosen, get_policy("default"), [tolerance]
+    (only,) = score_classes(
+        prediction.astype(np.uint8), truth.astype(np.uint8), spacing, 2, metrics, get_policy("default"), [tolerance]
     )
     return only.values
 
 
-def brute_force(prediction: m.BoolArray, truth: m.BoolArray, spacing: m.Spacing) -> tuple[np.ndarray, np.ndarray]:
+def itk_average_hausdorff(prediction: BoolArray, truth: BoolArray, spacing: Spacing = ISOTROPIC) -> float:
+    return score(prediction, truth, spacing, metrics=[ASD_VARIANTS["itk_average_hausdorff"]])["ITKAverageHausdorff"]
+
+
+def brute_force(prediction: BoolArray, truth: BoolArray, spacing: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Directed distances by the definition: surface voxels found one by one, all pairs compared."""
 
-    def points(mask: m.BoolArray) -> np.ndarray:
+    def points(mask: BoolArray) -> np.ndarray:
         found = []
         for z, y, x in np.argwhere(mask):
             for dz, dy, dx in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)):
@@ -82,8 +97,8 @@ class TestShapesKnownByHand:
     def test_the_reference_average_is_diluted_by_the_volume(self) -> None:
         longer = box((40, 40, 40), (10, 10, 10), (26, 24, 24))
         shifted = np.roll(self.cube, 2, axis=0)
-        assert m.itk_average_hausdorff(longer, self.cube, ISOTROPIC) == pytest.approx(0.094, abs=5e-4)
-        assert m.itk_average_hausdorff(shifted, self.cube, ISOTROPIC) == pytest.approx(0.214, abs=5e-4)
+        assert itk_average_hausdorff(longer, self.cube) == pytest.approx(0.094, abs=5e-4)
+        assert itk_average_hausdorff(shifted, self.cube) == pytest.approx(0.214, abs=5e-4)
 
     def test_two_single_voxels(self) -> None:
         a, b = box((5, 5, 9), (1, 1, 1), (2, 2, 2)), box((5, 5, 9), (1, 1, 5), (2, 2, 6))
@@ -97,13 +112,13 @@ class TestShapesKnownByHand:
         assert score(a, b, (1.0, 1.0, 0.7), tolerance=2.1)["NSD"] == 1.0
 
     def test_a_mask_that_fills_the_image_has_its_surface_at_the_border(self) -> None:
-        assert np.count_nonzero(m.surface(np.ones((4, 5, 6), bool))) == 4 * 5 * 6 - 2 * 3 * 4
+        assert np.count_nonzero(surface(np.ones((4, 5, 6), bool))) == 4 * 5 * 6 - 2 * 3 * 4
 
     def test_pooled_and_mean_of_means_differ_when_the_surfaces_do(self) -> None:
         longer = box((40, 40, 40), (10, 10, 10), (26, 24, 24))
-        distances = m.surface_distances(longer, self.cube, ISOTROPIC)
-        assert distances.mean_of_means() == pytest.approx(0.31829, abs=1e-5)
-        assert distances.assd() == pytest.approx(0.32210, abs=1e-5)
+        distances = surface_distances(longer, self.cube, ISOTROPIC)
+        assert mean_of_means(distances) == pytest.approx(0.31829, abs=1e-5)
+        assert assd(distances) == pytest.approx(0.32210, abs=1e-5)
 
 
 class TestProperties:
@@ -115,8 +130,8 @@ class TestProperties:
         arrays(bool, (4, 5, 3)).filter(np.any),
         st.tuples(*[st.sampled_from([0.5, 1.0, 0.7, 3.0])] * 3),
     )
-    def test_distances_are_those_of_the_definition(self, p: m.BoolArray, t: m.BoolArray, spacing: m.Spacing) -> None:
-        distances = m.surface_distances(p, t, spacing)
+    def test_distances_are_those_of_the_definition(self, p: BoolArray, t: BoolArray, spacing: Spacing) -> None:
+        distances = surface_distances(p, t, spacing)
         expected = brute_force(p, t, spacing)
         np.testing.assert_allclose(np.sort(distances.pred_to_truth), np.sort(expected[0]), rtol=1e-6)
         np.testing.assert_allclose(np.sort(distances.truth_to_pred), np.sort(expected[1]), rtol=1e-6)
@@ -124,8 +139,7 @@ class TestProperties:
     def test_a_perfect_prediction(self) -> None:
         mask = ellipsoid(self.shape, (4, 6, 5), (3, 4, 4))
         values = score(mask, mask)
-        assert [values[name] for name in ("Dice", "IoU", "Precision", "Recall", "NSD")] == [1.0] * 5
-        assert [values[name] for name in ("ASD", "ASDOneWay", "HD95", "HD", "VolumeDifference")] == [0.0] * 5
+        assert values == {m.column: 1.0 if m.kind == "overlap" else 0.0 for m in METRICS.values()}
 
     def test_swapping_the_sides_keeps_symmetric_metrics_and_swaps_precision_and_recall(self) -> None:
         a, b = ellipsoid(self.shape, (4, 6, 5), (3, 4, 4)), ellipsoid(self.shape, (5, 5, 5), (3, 3, 4))
@@ -148,7 +162,7 @@ class TestProperties:
         padding = ((3, 1), (2, 8), (0, 5))
         pred, truth = (np.pad(mask.astype(np.uint8) * 2, padding) for mask in (a, b))
         pred[0, 0, 0] = truth[-1, -1, -1] = 1
-        scores = m.score_classes(pred, truth, ISOTROPIC, 4, m.select_metrics(ALL), get_policy("default"), [1.0] * 3)
+        scores = score_classes(pred, truth, ISOTROPIC, 4, list(METRICS.values()), get_policy("default"), [1.0] * 3)
         assert scores[1].values == pytest.approx(alone)
         assert [s.status for s in scores] == [OrganStatus.MISPLACED, OrganStatus.DETECTED, OrganStatus.ABSENT]
 
@@ -157,19 +171,19 @@ class TestProperties:
         a, b = ellipsoid((30, 30, 30), (14, 14, 14), (9, 8, 10)), ellipsoid((30, 30, 30), (15, 16, 13), (8, 9, 10))
         a[0, 0, 0] = b[-1, -1, -1] = True
         expected = brute_force(a, b, (2.0, 0.7, 1.1))
-        monkeypatch.setattr(m, "_QUERY_COST", 1e12 if asked_first == "map" else 0.0)
-        found = m.surface_distances(a, b, (2.0, 0.7, 1.1))
+        monkeypatch.setattr(surfaces, "_QUERY_COST", 1e12 if asked_first == "map" else 0.0)
+        found = surface_distances(a, b, (2.0, 0.7, 1.1))
         np.testing.assert_allclose(np.sort(found.pred_to_truth), np.sort(expected[0]), rtol=1e-6)
         np.testing.assert_allclose(np.sort(found.truth_to_pred), np.sort(expected[1]), rtol=1e-6)
 
     def test_volumes_are_in_millilitres(self) -> None:
         pred, truth = box((10, 10, 10), (0, 0, 0), (5, 5, 4)), box((10, 10, 10), (0, 0, 0), (5, 5, 8))
-        (only,) = m.score_classes(
+        (only,) = score_classes(
             pred.astype(np.uint8),
             truth.astype(np.uint8),
             (2.0, 1.0, 5.0),
             2,
-            m.select_metrics(["volume_difference"]),
+            select_metrics(["volume_difference"]),
             get_policy("default"),
             [1.0],
         )
@@ -182,14 +196,14 @@ class TestIndependentImplementations:
     spacing = (3.0, 0.8, 1.1)
 
     @pytest.fixture
-    def pair(self) -> tuple[m.BoolArray, m.BoolArray]:
+    def pair(self) -> tuple[BoolArray, BoolArray]:
         rng = np.random.default_rng(1)
         pred, truth = ellipsoid(self.shape, (9, 20, 18), (7, 14, 12)), ellipsoid(self.shape, (10, 21, 17), (8, 12, 13))
         # Ragged surfaces, a hole and a far speck: not only smooth shapes.
-        return pred ^ (m.surface(pred) & (rng.random(self.shape) < 0.3)) | box(self.shape, (0, 0, 0), (1, 2, 1)), truth
+        return pred ^ (surface(pred) & (rng.random(self.shape) < 0.3)) | box(self.shape, (0, 0, 0), (1, 2, 1)), truth
 
     @pytest.mark.filterwarnings("ignore::FutureWarning")
-    def test_monai_surface_distance_hausdorff_and_surface_dice(self, pair: tuple[m.BoolArray, m.BoolArray]) -> None:
+    def test_monai_surface_distance_hausdorff_and_surface_dice(self, pair: tuple[BoolArray, BoolArray]) -> None:
         monai = pytest.importorskip("monai.metrics")
         import torch
 
@@ -205,14 +219,14 @@ class TestIndependentImplementations:
         nsd = monai.compute_surface_dice(pred, truth, class_thresholds=[1.5], **options).item()
         assert values["NSD"] == pytest.approx(nsd, rel=1e-5)
 
-    def test_simpleitk_average_hausdorff_and_dice(self, pair: tuple[m.BoolArray, m.BoolArray]) -> None:
+    def test_simpleitk_average_hausdorff_and_dice(self, pair: tuple[BoolArray, BoolArray]) -> None:
         images = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in pair]
         for image in images:
             image.SetSpacing(self.spacing[::-1])
         hausdorff, overlap = sitk.HausdorffDistanceImageFilter(), sitk.LabelOverlapMeasuresImageFilter()
         hausdorff.Execute(*images)
         overlap.Execute(images[1], images[0])
-        assert m.itk_average_hausdorff(*pair, self.spacing) == pytest.approx(
+        assert itk_average_hausdorff(*pair, self.spacing) == pytest.approx(
             hausdorff.GetAverageHausdorffDistance(), rel=1e-5
         )
         assert score(*pair, self.spacing)["Dice"] == pytest.approx(overlap.GetDiceCoefficient(1))
@@ -241,21 +255,48 @@ class TestIndependentImplementations:
 class TestChoice:
     def test_unknown_names_are_listed_together_with_the_nearest(self) -> None:
         with pytest.raises(InputError) as caught:
-            m.select_metrics(["dise", "dice"], asd="asssd")
+            select_metrics(["dise", "dice"], asd="asssd")
         assert len(caught.value.problems) == 2
         assert "Did you mean 'dice'?" in caught.value.problems[0]
         assert "Did you mean 'assd'?" in caught.value.problems[1]
 
     def test_variants_never_use_the_column_of_the_default(self) -> None:
-        columns = {name: metric.column for name, metric in m.ASD_VARIANTS.items()}
+        columns = {name: metric.column for name, metric in ASD_VARIANTS.items()}
         assert columns.pop("assd") == "ASD"
         assert "ASD" not in columns.values()
         assert len(set(columns.values())) == len(columns)
 
     def test_the_same_thing_under_two_names_is_refused(self) -> None:
         with pytest.raises(InputError, match="the same thing"):
-            m.select_metrics(["asd", "asd_one_way"], asd="one_way")
+            select_metrics(["asd", "asd_one_way"], asd="one_way")
 
     def test_nothing_chosen_is_refused(self) -> None:
         with pytest.raises(InputError, match="no metric chosen"):
-            m.select_metrics([])
+            select_metrics([])
+
+
+class TestANewMetricIsANewFile:
+    NEW = """
+from duomod.evaluation.metrics.base import Measure, overlap
+
+MEASURES = (Measure(overlap("specificity", "{column}", "invented"), lambda pair: 0.25),)
+"""
+
+    def measures(self, folder: Path, column: str, monkeypatch: pytest.MonkeyPatch) -> list[Measure]:
+        (folder / "specificity.py").write_text(self.NEW.format(column=column))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        found = registry.measures_in(package.__path__)
+        sys.modules.pop("duomod.evaluation.metrics.specificity")
+        return found
+
+    def test_it_is_found_beside_the_others_and_computed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.measures(tmp_path, "Specificity", monkeypatch)
+        assert {m.metric.name for m in found} == {*METRICS, "specificity"}
+        mask = np.ones((2, 2, 2), bool)
+        assert registry.by_column(found)["Specificity"].compute(Pair(mask, mask, ISOTROPIC, 1.0, 8, 8, 8)) == 0.25
+
+    def test_a_column_that_another_metric_fills_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(ValueError, match="two metrics fill the column Dice"):
+            registry.by_column(self.measures(tmp_path, "Dice", monkeypatch))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from duomod.errors import InputError
-from duomod.evaluation.metrics import score_classes, select_metrics
+from duomod.evaluation.metrics import select_metrics
 from duomod.evaluation.policy import POLICIES, OrganStatus, get_policy, organ_status
+from duomod.evaluation.scoring import score_classes
 
 SPACING = (3.0, 4.0, 12.0)
 SHAPE = (4, 3, 1)

@@ -118,11 +118,8 @@ def test_evaluation_and_aggregation(work: Path) -> None:
 
 
 def test_the_pipeline_script_reports_a_missing_seed_and_does_the_rest(work: Path) -> None:
-    methods = (
-        "duomodnet;./logs/amos/duomodnet;./Dataset/AMOS22_preprocessed/imagesVa;./Dataset/AMOS22/imagesVa;phantom_tiny"
-    )
     switches = {
-        "METHODS_TO_PROCESS": methods,
+        "TASK": "phantom_tiny",
         "GT_PATH": "./Dataset/AMOS22/labelsVa",
         "NUM_CLASSES": "8",
         "GPU_ID": "",

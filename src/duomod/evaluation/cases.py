@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from duomod import __version__
 from duomod.errors import InputError
-from duomod.evaluation.metrics import ClassScores, Metric, absent_class, score_classes
+from duomod.evaluation.metrics import Metric
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
+from duomod.evaluation.scoring import ClassScores, absent_class, score_classes
 from duomod.preprocessing.geometry import Geometry, read_image
 
 _IMAGE_NAME = re.compile(r"\.(nii\.gz|nii|mha|nrrd)$")

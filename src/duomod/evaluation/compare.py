@@ -30,6 +30,7 @@ from duomod.evaluation.significance import (
     rank_methods,
     smallest_p,
 )
+from duomod.extras import require_report_packages
 from duomod.workspace import read_json, write_text
 
 FOREGROUND, TAIL = "foreground", "tail"
@@ -342,6 +343,8 @@ def run_compare(
     Raises:
         InputError: lists all that makes the tables incomparable: other cases, classes, metrics or conventions.
     """
+    if len(aggregated_csvs) > 2:
+        require_report_packages("a comparison of more than two methods")
     methods = [read_method(Path(path), dataset) for path in aggregated_csvs]
     comparisons, rankings = compare_methods(
         methods, baseline, metrics=metrics, alpha=alpha, resamples=resamples, seed=seed

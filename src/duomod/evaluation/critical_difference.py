@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from duomod.evaluation.significance import Ranking
 from duomod.workspace import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK, _BAR = "black", "0.45"
 
@@ -20,6 +21,9 @@ def critical_difference_figure(ranking: Ranking, title: str) -> Figure:
         ranking: From :func:`duomod.evaluation.significance.rank_methods`.
         title: What was ranked.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     k = len(ranking.methods)
     order = sorted(range(k), key=lambda i: ranking.average_ranks[i])
     groups = ranking.groups()

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from duomod.errors import InputError
-from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, ClassScores, Metric, score_classes
+from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, Metric
 from duomod.evaluation.policy import get_policy
+from duomod.evaluation.scoring import ClassScores, score_classes
 
 Labels = npt.NDArray[np.uint8]
 Protocol = Literal["default", "dhc"]

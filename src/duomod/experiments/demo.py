@@ -15,6 +15,7 @@ from duomod.experiments.pipeline import (
     Training,
     run_pipeline,
 )
+from duomod.extras import require_report_packages
 from duomod.report.page import run_report
 from duomod.report.tables import side_by_side
 from duomod.workspace import write_text
@@ -40,6 +41,7 @@ def run_demo(output: Path, gpu: str = "", max_epochs: int | None = None) -> Path
     Returns:
         The report's page.
     """
+    require_report_packages("duomod demo")
     began = time.monotonic()
     raw, data, logs = output / "phantom", output / "preprocessed", output / "logs"
     write_phantom(raw, cases=CASES, seed=0, preset="tiny", workers=2)

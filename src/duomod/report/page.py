@@ -18,6 +18,7 @@ from duomod.errors import InputError
 from duomod.evaluation.compare import FOREGROUND, TAIL, Comparison, compare_methods
 from duomod.evaluation.critical_difference import write_critical_difference
 from duomod.evaluation.significance import Ranking
+from duomod.extras import require_report_packages
 from duomod.report.assets import copy_assets
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from duomod.report.cells import class_cells, hash_cells, missed_cells, setting_cells, summary_cells
@@ -68,6 +69,7 @@ def run_report(
         InputError: runs that cannot be read or do not fit together, missing scans, label maps off the scan's grid, or
             an output folder that holds something else.
     """
+    require_report_packages("duomod report")
     output = Path(output)
     if output.exists() and not (output / REPORT).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: exists and is not a report; choose another --output, or move it away")

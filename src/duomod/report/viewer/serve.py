@@ -22,6 +22,7 @@ from duomod.datasets.spec import Modality, load_spec, without_ending
 from duomod.errors import InputError
 from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
+from duomod.extras import require_report_packages
 from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
 from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
@@ -184,6 +185,7 @@ def run_view(
     Raises:
         InputError: see :func:`view_page`; or ``output`` holds something already.
     """
+    require_report_packages("duomod view")
     if output is not None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InputError(f"{output}: exists; choose another --output, or move it away")

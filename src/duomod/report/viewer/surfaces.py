@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
 #: Triangles of one class, and of all classes of one label map together.
 MAX_TRIANGLES = 20_000
@@ -102,6 +101,8 @@ def surface(
 
 
 def _cubes(field: NDArray[np.float32], step: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    from skimage.measure import marching_cubes
+
     level = min(0.5, 0.5 * float(field.max()))
     vertices, triangles, _, _ = marching_cubes(field, level, spacing=tuple(step))
     return vertices, triangles
