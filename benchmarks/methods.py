@@ -21,13 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from duomod.datasets.phantom_settings import PhantomSettings
+
 from duomod.datasets.phantom import write_phantom
 from duomod.evaluation.aggregate import Spread, Summary
 from duomod.evaluation.metrics import Metric
-from duomod.experiments.pipeline import MethodEntry, PipelineConfig, Stages, StepsFailed, Training, run_pipeline
+from duomod.evaluation.settings import AggregateOptions, EvaluateOptions
+from duomod.evaluation.tables import summaries_of
+from duomod.experiments.pipeline import StepsFailed, run_experiment
+from duomod.experiments.settings import MethodEntry, PipelineConfig, Stages
+from duomod.inference.settings import PredictOptions
 from duomod.methods.registry import method_names
 from duomod.preprocessing.preprocess import run_preprocess
-from duomod.report.tables import summaries_of
+from duomod.preprocessing.settings import PreprocessSettings
+from duomod.training.settings import TrainOptions
 from duomod.workspace import write_text
 
 SEEDS = (0, 1, 2)
@@ -150,13 +157,13 @@ def main() -> None:
 def prepare(name: str, bench: Bench, data: Path | None, folder: Path) -> tuple[Path, Path]:
     """Return the raw and the preprocessed data set, making what is missing."""
     if name == "phantom":
-        raw = write_phantom(folder / "raw", cases=80, seed=0, preset="tiny", workers=2)
+        raw = write_phantom(PhantomSettings(out=folder / "raw", cases=80, preset="tiny"))
     elif data is None:
         raise SystemExit(f"{name} needs --data FOLDER")
     else:
         raw = data
     preprocessed = folder / "preprocessed"
-    run_preprocess(raw, preprocessed, dataset=bench.dataset, workers=2, seed=0)
+    run_preprocess(PreprocessSettings(data_path=raw, output_path=preprocessed, dataset=bench.dataset))
     return raw, preprocessed
 
 
@@ -198,12 +205,12 @@ class Study:
             gt_path=self.raw / bench.truth,
             gpu=self.gpu,
             jobs=self.jobs,
-            min_seeds=1,
-            metrics=METRICS,
             split=self.split,
-            overlap=0.25,
+            inference=PredictOptions(overlap=0.25),
+            evaluation=EvaluateOptions(metrics=METRICS),
+            aggregation=AggregateOptions(min_seeds=1),
             stages=Stages(training=True),
-            training=Training(
+            training=TrainOptions(
                 data_path=self.preprocessed,
                 preset="compact",
                 labeled_count=bench.labelled,
@@ -216,7 +223,7 @@ class Study:
             ),
         )
         try:
-            run_pipeline(config)
+            run_experiment(config)
         except StepsFailed as error:
             print(error)
 
@@ -236,7 +243,7 @@ class Study:
     def table(self, rows: Sequence[Variant]) -> str:
         """One row per method, best mean Dice first."""
         found = [(row, self.root(row)) for row in rows if list(self.root(row).glob("seed_*/result.csv"))]
-        summaries = summaries_of([root for _, root in found], min_seeds=1)
+        summaries = summaries_of([root for _, root in found], AggregateOptions(min_seeds=1))
         pairs = sorted(
             zip([row for row, _ in found], summaries, strict=True),
             key=lambda pair: pair[1].metrics["Dice"].foreground.mean,

@@ -188,8 +188,12 @@ def cycles(graph: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
 
 def _definitions(source: Source) -> Iterator[tuple[str, str]]:
     """(Full name, bare name) of a module's functions, classes and constants, and of its classes' methods."""
-    # The class in a method's or a transform's file is found by the file's name.
-    by_file_name = source.path.parent in (PACKAGE / "methods", PACKAGE / "sampling" / "transforms")
+    # The class in a method's, a transform's or an executor's file is found by the file's name.
+    by_file_name = source.path.parent.relative_to(PACKAGE).as_posix() in (
+        "methods",
+        "sampling/transforms",
+        "experiments/executors",
+    )
     for node in source.tree.body:
         if isinstance(node, ast.ClassDef) and by_file_name:
             pass

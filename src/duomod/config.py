@@ -3,66 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt
 
 from duomod.errors import InputError, nearest_name
+from duomod.option_values import merged
 from duomod.sampling.settings import AugmentConfig as AugmentConfig
 from duomod.sampling.settings import CountsFrom as CountsFrom
 from duomod.sampling.settings import SamplingConfig as SamplingConfig
+from duomod.settings import Settings, checked
+
+#: The command that lists what is in this file.
+TRAINING_LIST = "duomod settings train"
 
 PresetName = Literal["default", "reference", "compact"]
+#: What Dice does with a class that neither truth nor prediction of a batch has.
+AbsentClass = Literal["constant", "penalise"]
+#: Class weights that any method can switch on.
+WeightRule = Literal["none", "rlm", "dhc"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NetworkConfig(_Settings):
+class NetworkConfig(Settings):
     """The network; ``name`` is looked up in ``duomod.networks.registry``."""
 
-    name: str = "vnet"
+    name: str = Field("vnet", description="which network; the default is the paper's V-Net")
     filters: int = Field(32, ge=1, description="channels at full resolution")
-    norm: Literal["batch", "group", "instance", "none"] = "batch"
-    dropout_bottleneck: float = Field(0.5, ge=0, lt=1)
-    dropout_last: float = Field(0.5, ge=0, lt=1)
+    norm: Literal["batch", "group", "instance", "none"] = Field("batch", description="normalisation layers")
+    dropout_bottleneck: float = Field(0.5, ge=0, lt=1, description="dropout at the lowest resolution")
+    dropout_last: float = Field(0.5, ge=0, lt=1, description="dropout before the last layer")
     levels: int = Field(5, ge=2, le=5, description="resolutions")
 
 
-class OptimConfig(_Settings):
+class OptimConfig(Settings):
     """Optimizer and learning-rate schedule. Schedules are functions of the step alone."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    base_lr: float = Field(0.03, gt=0)
+    name: Literal["sgd", "adamw"] = Field("sgd", description="which optimizer")
+    base_lr: float = Field(0.03, gt=0, description="largest learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD only; with Nesterov")
-    weight_decay: float = Field(3e-5, ge=0)
+    weight_decay: float = Field(3e-5, ge=0, description="pull of the weights towards zero")
     schedule: Literal["poly", "poly_late", "one_cycle"] = Field(
         "poly", description="poly: per step from the first; poly_late: per epoch, one epoch behind (the reference)"
     )
     clip_gradient: float | None = Field(None, gt=0, description="largest norm of all gradients together")
 
 
-class ValidationConfig(_Settings):
+class ValidationConfig(Settings):
     """Validation on the eval cases, and early stopping."""
 
-    every_epochs: int = Field(10, ge=1)
+    every_epochs: int = Field(10, ge=1, description="epochs between two validations")
     dense_from_epoch: int | None = Field(None, ge=0, description="from this epoch on, validate after every epoch")
-    overlap: float = Field(0.25, ge=0, lt=1)
+    overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring windows, weighted uniformly")
     patience: int | None = Field(50, ge=1, description="stop after this many validations without improvement")
     both_empty: Literal["excluded", "one"] = Field(
         "excluded", description="Dice of a class that neither truth nor prediction has: left out of the mean, or 1"
     )
 
 
-class TrainConfig(_Settings):
+class TrainConfig(Settings):
     """Everything that decides a training run's numbers, besides data, split, method and its own settings."""
 
-    max_epochs: int = Field(500, ge=1)
+    max_epochs: int = Field(500, ge=1, description="epochs")
     final_epoch: bool = Field(False, description="one more epoch after max_epochs, as the published loops run")
     steps_per_epoch: int | None = Field(None, ge=1, description="none: one pass over the unlabelled cases")
-    patch: tuple[int, int, int] | None = Field(None, description="voxels, z y x; none: the data set's")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="patch in voxels, z y x; none: the data set's"
+    )
+    precision: Precision = Field("auto", description="number format; auto: the fastest that the device has")
     network: NetworkConfig = NetworkConfig()
     optim: OptimConfig = OptimConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -119,15 +127,6 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
 }
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings; values in ``changes`` win."""
-    result = dict(base)
-    for key, value in changes.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
-    return result
-
-
 def train_config(preset: str, changes: Mapping[str, Any] | None = None) -> TrainConfig:
     """Return a preset's settings with single values replaced (nested: ``{"optim": {"base_lr": 0.01}}``).
 
@@ -136,7 +135,14 @@ def train_config(preset: str, changes: Mapping[str, Any] | None = None) -> Train
     """
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'.{nearest_name(preset, PRESETS)} Known: {', '.join(PRESETS)}")
-    try:
-        return TrainConfig.model_validate(merged(PRESETS[preset], changes or {}))  # type: ignore[index]
-    except ValidationError as error:
-        raise InputError([f"setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None
+    values = merged(PRESETS[preset], changes or {})  # type: ignore[index]
+    return checked(TrainConfig, values, source="setting ", see=TRAINING_LIST)
+
+
+def _known_settings(changes: dict[str, Any]) -> dict[str, Any]:
+    TrainConfig.model_validate(changes)
+    return changes
+
+
+#: Training settings to replace, nested; they are checked, but stay what was written, so that a preset shows through.
+TrainChanges = Annotated[dict[str, Any], AfterValidator(_known_settings)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -66,11 +66,3 @@ def progress(title: str, total: int, start: int = 0) -> Iterator[Advance]:
             say(f"{title}: {done}/{total}, {left:.0f} s left {note}".rstrip())
 
     yield advance_line
-
-
-def track(items: Iterable[str], title: str, total: int) -> Iterator[str]:
-    """Iterate over names with a progress display that shows the current one."""
-    with progress(title, total) as advance:
-        for item in items:
-            yield item
-            advance(item)

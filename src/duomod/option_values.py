@@ -1,11 +1,21 @@
-"""Values of command-line options that are more than one word or number."""
+"""Settings as texts: dotted names, and values that are more than one word or number."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from duomod.errors import InputError
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; values in ``changes`` win."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return result
 
 
 def nested(dotted: str, value: Any) -> dict[str, Any]:
@@ -19,37 +29,51 @@ def assignments(texts: list[str], flag: str) -> dict[str, Any]:
     """Parse ``a.b=value`` texts, whose values are YAML, into one nested mapping.
 
     Raises:
-        InputError: a text without ``=``; names the flag.
+        InputError: lists every text without ``=`` or whose value is not YAML; names the flag.
     """
     import yaml
 
-    from duomod.config import merged
-
     result: dict[str, Any] = {}
+    problems = []
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise InputError(f"{flag} '{text}': write it as name=value")
-        parsed = yaml.safe_load(value)
-        if isinstance(parsed, str):
+            problems.append(f"{flag} '{text}': write it as name=value")
+            continue
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            problems.append(f"{flag} '{text}': the value cannot be read; put quotes around it")
+            continue
+        if parsed == value.strip():
             with contextlib.suppress(ValueError):
                 parsed = float(parsed)  # YAML 1.1 takes 1e-4 for a text
         result = merged(result, nested(key.strip(), parsed))
+    if problems:
+        raise InputError(problems)
     return result
 
 
-def numbers(text: str | None, count: int, flag: str, kind: type[int] | type[float]) -> Any:
-    """Parse ``count`` positive numbers separated by commas; None stays None.
+def assignment_texts(values: Mapping[str, Any]) -> list[str]:
+    """The texts from which :func:`assignments` makes a nested mapping again."""
+    return [f"{name}={_as_yaml(value)}" for name, value in _leaves(values, "")]
 
-    Raises:
-        InputError: another number of values, or one that is not positive; names the flag.
-    """
-    if text is None:
-        return None
-    try:
-        values = tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != count or min(values) <= 0:
-        raise InputError(f"{flag} '{text}': give {count} positive numbers separated by commas")
-    return values
+
+def _leaves(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _as_yaml(value: Any) -> str:
+    import yaml
+
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            float(value)
+            return f"'{value}'"  # quoted, it stays a text
+    plain = list(value) if isinstance(value, tuple) else value
+    text: str = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...").strip()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from duomod.datasets.importers import find_cases, resolve_spec
-from duomod.datasets.spec import Folders, load_spec, parse_spec
+from duomod.datasets.importers import RawCase, list_cases
+from duomod.datasets.recognise import resolve_spec
+from duomod.datasets.spec import DatasetSpec, Folders, load_spec, parse_spec
 from duomod.errors import InputError
 
 AMOS_AS_PUBLISHED = [
@@ -34,6 +35,12 @@ def numbered(names: list[str]) -> dict[str, Any]:
     return {"labels": dict(sorted((str(i), n) for i, n in enumerate(names))), "modality": {"0": "CT"}}
 
 
+def good_cases(folder: Path, spec: DatasetSpec) -> list[RawCase]:
+    cases, problems = list_cases(folder, spec)
+    assert problems == []
+    return cases
+
+
 class TestCases:
     def test_roles_and_labels_follow_the_folders(self, tmp_path: Path) -> None:
         raw(
@@ -41,28 +48,28 @@ class TestCases:
             "imagesTr/a.nii.gz labelsTr/a.nii.gz imagesTr/b.nii.gz imagesUn/c.nii.gz imagesVa/d.nii.gz"
             " labelsVa/d.nii.gz imagesTs/e.nii.gz imagesTr/.hidden.nii.gz imagesTr/notes.txt",
         )
-        cases = find_cases(tmp_path, load_spec("amos22"))
+        cases = good_cases(tmp_path, load_spec("amos22"))
         assert [(c.case_id, c.role, c.label is not None) for c in cases] == [
             ("a", "Tr", True), ("b", "Tr", False), ("c", "Un", False), ("d", "Va", True), ("e", "Ts", False),
         ]  # fmt: skip
 
     def test_nested_folders(self, tmp_path: Path) -> None:
         raw(tmp_path, "train/images/a.nii.gz train/labels/a.nii.gz test/images/b.nii.gz test/labels/b.nii.gz")
-        cases = find_cases(tmp_path, load_spec("la"))
+        cases = good_cases(tmp_path, load_spec("la"))
         assert [(c.case_id, c.role) for c in cases] == [("a", "Tr"), ("b", "Va")]
 
     def test_word_validates_in_its_own_folder(self, tmp_path: Path) -> None:
         raw(tmp_path, "imagesTr/a.nii.gz imagesVal/b.nii.gz labelsVal/b.nii.gz")
-        assert [c.role for c in find_cases(tmp_path, load_spec("word"))] == ["Tr", "Va"]
+        assert [c.role for c in good_cases(tmp_path, load_spec("word"))] == ["Tr", "Va"]
 
     def test_flare_suffix_matches_labels_without_it(self, tmp_path: Path) -> None:
         raw(tmp_path, "imagesTr/F_0001_0000.nii.gz labelsTr/F_0001.nii.gz imagesTr/F_0002_0000.nii.gz")
-        cases = find_cases(tmp_path, load_spec("flare22"))
+        cases = good_cases(tmp_path, load_spec("flare22"))
         assert [(c.case_id, c.label is not None) for c in cases] == [("F_0001", True), ("F_0002", False)]
 
     def test_scans_beside_their_labels(self, tmp_path: Path) -> None:
         raw(tmp_path, "ct_0001.nii.gz ct_0001_label.nii.gz ct_0002.nii.gz series_label.nii.gz series/1.dcm")
-        cases = find_cases(tmp_path, load_spec("amos22"))
+        cases = good_cases(tmp_path, load_spec("amos22"))
         assert [(c.case_id, c.label is not None) for c in cases] == [("ct_0001", True), ("ct_0002", False)]
 
     def test_a_label_without_image_and_a_repeated_id_are_reported_together(self, tmp_path: Path) -> None:
@@ -70,10 +77,10 @@ class TestCases:
             tmp_path,
             "imagesTr/a.nii.gz labelsTr/lost.nii.gz imagesVa/a.nii.gz imagesUn/a.nii.gz labelsVa/astray.nii.gz",
         )
-        with pytest.raises(InputError) as caught:
-            find_cases(tmp_path, load_spec("amos22"))
-        text = str(caught.value)
-        assert len(caught.value.problems) == 4
+        cases, problems = list_cases(tmp_path, load_spec("amos22"))
+        assert [case.case_id for case in cases] == ["a"]
+        text = "\n".join(problems)
+        assert len(problems) == 4
         for words in (
             "lost.nii.gz: a label without its image",
             "astray.nii.gz",
@@ -82,13 +89,19 @@ class TestCases:
         ):
             assert words in text
 
-    @pytest.mark.parametrize(
-        ("files", "words"),
-        [("", "empty"), ("other/a.nii.gz", "no folder imagesTr"), ("imagesTr/readme.txt", "no .nii.gz file")],
-    )
+    @pytest.mark.parametrize(("files", "words"), [("", "empty"), ("other/a.nii.gz", "no folder imagesTr")])
     def test_nothing_to_read_is_an_error(self, tmp_path: Path, files: str, words: str) -> None:
         with pytest.raises(InputError, match=words):
-            find_cases(raw(tmp_path, files), load_spec("amos22"))
+            list_cases(raw(tmp_path, files), load_spec("amos22"))
+
+    def test_no_scan_among_the_training_images_is_a_problem(self, tmp_path: Path) -> None:
+        (problem,) = list_cases(raw(tmp_path, "imagesTr/readme.txt"), load_spec("amos22"))[1]
+        assert "no .nii.gz file" in problem
+
+    def test_ids_with_dots_endings_and_numbers_meet_their_labels(self, tmp_path: Path) -> None:
+        raw(tmp_path, "imagesTr/a.1.nii.gz imagesTr/b.nii imagesTr/c_0000.nii labelsTr/a.1.nii labelsTr/b.nii.gz")
+        cases = good_cases(tmp_path, load_spec("amos22"))
+        assert [(c.case_id, c.label is not None) for c in cases] == [("a.1", True), ("b", True), ("c_0000", False)]
 
 
 class TestDescription:
@@ -124,7 +137,7 @@ class TestDescription:
         spec = resolve_spec(folder, None, None)
         assert spec.classes == ("background", "organ", "lesion")
         assert spec.modality == "MR"
-        assert [c.case_id for c in find_cases(folder, spec)] == ["a", "b"]
+        assert [c.case_id for c in good_cases(folder, spec)] == ["a", "b"]
         assert "nnU-Net v2 style" in capsys.readouterr().err
 
     def test_nnunet_names_are_understood_with_a_chosen_description(self, tmp_path: Path) -> None:
@@ -137,7 +150,7 @@ class TestDescription:
         )
         folder = raw(tmp_path / "AMOS22", files)
         spec = resolve_spec(folder, None, None)
-        assert [c.case_id for c in find_cases(folder, spec)] == ["amos_0000", "amos_0001"]
+        assert [c.case_id for c in good_cases(folder, spec)] == ["amos_0000", "amos_0001"]
 
     def test_several_channels_are_refused(self, tmp_path: Path) -> None:
         one = {"labels": {"background": 0, "organ": 1}, "channel_names": {"0": "T1"}}
@@ -193,5 +206,5 @@ class TestDescription:
             {"name": "x", "classes": ["background", "a"], "folders": {"train_images": "ct", "train_labels": "seg"}}, "x"
         )
         assert isinstance(spec.folders, Folders)
-        cases = find_cases(raw(tmp_path, "ct/a.nii.gz seg/a.nii.gz"), spec)
+        cases = good_cases(raw(tmp_path, "ct/a.nii.gz seg/a.nii.gz"), spec)
         assert [(c.case_id, c.label is not None) for c in cases] == [("a", True)]

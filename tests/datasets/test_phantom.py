@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from duomod.datasets.importers import find_cases, resolve_spec
+from duomod.datasets.importers import list_cases
 from duomod.datasets.phantom import PhantomCase, make_case, preset_spec, write_phantom
-from duomod.datasets.phantom_anatomy import PHASES, draw_person
-from duomod.datasets.phantom_shapes import Ellipsoid, Points, Tube, smooth_field
+from duomod.datasets.phantom.anatomy import PHASES, draw_person
+from duomod.datasets.phantom.settings import PhantomSettings
+from duomod.datasets.phantom.shapes import Ellipsoid, Points, Tube, smooth_field
+from duomod.datasets.recognise import resolve_spec
 from duomod.errors import InputError
+from duomod.settings import checked
 from duomod.workspace import read_json, write_json
+
+
+def phantom(out: Path, **options: object) -> Path:
+    return write_phantom(checked(PhantomSettings, {"out": out, **options}))
+
 
 TINY, AMOS = preset_spec("tiny"), preset_spec("amos")
 
@@ -31,7 +39,7 @@ def amos_cases() -> list[PhantomCase]:
 
 @pytest.fixture(scope="module")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_phantom(tmp_path_factory.mktemp("phantom") / "raw", cases=6, seed=1, preset="tiny", unlabeled=2)
+    return phantom(tmp_path_factory.mktemp("phantom") / "raw", cases=6, seed=1, preset="tiny", unlabeled=2)
 
 
 def millilitres(case: PhantomCase, classes: int) -> np.ndarray:
@@ -202,7 +210,8 @@ def test_the_folder_is_laid_out_as_amos_is(tiny_folder: Path) -> None:
 def test_the_folder_is_recognised_by_the_importer(tiny_folder: Path) -> None:
     spec = resolve_spec(tiny_folder, None, None)
     assert spec.name == "phantom_tiny"
-    cases = find_cases(tiny_folder, spec)
+    cases, problems = list_cases(tiny_folder, spec)
+    assert problems == []
     assert sum(case.label is None for case in cases) == 2
     assert len(cases) == 8
 
@@ -228,42 +237,42 @@ def test_files_hold_what_make_case_draws(tiny_folder: Path) -> None:
 
 
 def test_an_interrupted_phantom_is_completed_and_a_whole_one_left_alone(tmp_path: Path) -> None:
-    out = write_phantom(tmp_path / "raw", cases=3, seed=0, preset="tiny")
+    out = phantom(tmp_path / "raw", cases=3, seed=0, preset="tiny")
     kept, lost = out / "imagesTr" / "phantom_0001.nii.gz", out / "imagesTr" / "phantom_0002.nii.gz"
     before, stamp = sitk.GetArrayFromImage(sitk.ReadImage(str(lost))), kept.stat().st_mtime_ns
     lost.unlink()
     (out / "dataset.json").unlink()
-    write_phantom(out, cases=3, seed=0, preset="tiny")
+    phantom(out, cases=3, seed=0, preset="tiny")
     assert (out / "dataset.json").is_file()
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(lost))), before)
     assert kept.stat().st_mtime_ns == stamp
 
 
 def test_two_workers_write_the_same_as_one(tmp_path: Path, tiny_folder: Path) -> None:
-    out = write_phantom(tmp_path / "raw", cases=3, seed=1, preset="tiny", workers=2)
+    out = phantom(tmp_path / "raw", cases=3, seed=1, preset="tiny", workers=2)
     for name in ("phantom_0001", "phantom_0002"):
         one, two = (sitk.ReadImage(str(folder / "imagesTr" / f"{name}.nii.gz")) for folder in (out, tiny_folder))
         np.testing.assert_array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(two))
 
 
 def test_a_folder_of_other_settings_or_content_is_refused(tmp_path: Path) -> None:
-    out = write_phantom(tmp_path / "raw", cases=1, seed=0, preset="tiny")
+    out = phantom(tmp_path / "raw", cases=1, seed=0, preset="tiny")
     with pytest.raises(InputError, match="seed 0 \\(asked for: 1\\)"):
-        write_phantom(out, cases=1, seed=1, preset="tiny")
+        phantom(out, cases=1, seed=1, preset="tiny")
     write_json(tmp_path / "other" / "notes.json", {})
     with pytest.raises(InputError, match="not empty"):
-        write_phantom(tmp_path / "other", cases=1, seed=0, preset="tiny")
+        phantom(tmp_path / "other", cases=1, seed=0, preset="tiny")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.json"]
     with pytest.raises(InputError, match="is a file"):
-        write_phantom(tmp_path / "other" / "notes.json", cases=1, seed=0, preset="tiny")
+        phantom(tmp_path / "other" / "notes.json", cases=1, seed=0, preset="tiny")
 
 
 def test_wrong_numbers_are_reported_together_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        write_phantom(tmp_path / "raw", cases=0, seed=-1, preset="tiny", unlabeled=-1)
+        phantom(tmp_path / "raw", cases=0, seed=-1, preset="tiny", unlabeled=-1)
     assert len(error.value.problems) == 3
     with pytest.raises(InputError, match="499"):
-        write_phantom(tmp_path / "raw", cases=400, seed=0, preset="amos", unlabeled=100)
+        phantom(tmp_path / "raw", cases=400, seed=0, preset="amos", unlabeled=100)
     with pytest.raises(InputError, match="Did you mean 'tiny'"):
-        write_phantom(tmp_path / "raw", cases=1, seed=0, preset="tyni")  # type: ignore[arg-type]
+        phantom(tmp_path / "raw", cases=1, seed=0, preset="tyni")  # type: ignore[arg-type]
     assert not (tmp_path / "raw").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from duomod.datasets.scan import image_problems, is_nifti, read_header, read_image, to_array
+from duomod.datasets.scan import image_problems, read_header, read_image, to_array
 from duomod.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -157,10 +157,3 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         image_problems(path)
     image_problems(cut(tmp_path / "good.nii.gz", lambda n: n // 2))
     assert capfd.readouterr() == ("", "")
-
-
-def test_hidden_files_are_no_scans() -> None:
-    assert is_nifti(Path("a.nii.gz"))
-    assert is_nifti(Path("a.nii"))
-    assert not is_nifti(Path(".part-a.nii.gz"))
-    assert not is_nifti(Path("a.mha"))

@@ -20,13 +20,13 @@ def test_every_built_in_description_loads_and_is_named_like_its_file(name: str) 
     spec = load_spec(name)
     assert spec.name == name
     assert spec.classes[0] == "background"
-    assert 0 not in spec.tail_labels
+    assert spec.classes[0] not in spec.tail_classes
 
 
 def test_amos_has_the_published_class_order_and_tail() -> None:
     spec = load_spec("amos")
     assert spec.classes == tuple(AMOS_CLASSES.split(","))
-    assert spec.tail_labels == (5, 4, 13, 11, 12)
+    assert [spec.classes.index(name) for name in spec.tail_classes] == [5, 4, 13, 11, 12]
     assert spec.sided_label_pairs == ((2, 3), (11, 12))
     assert spec.spacing == (1.5, 1.5, 2.0)
 
@@ -66,7 +66,7 @@ def test_a_users_yaml_works_like_a_built_in_one(tmp_path: Path) -> None:
     )
     spec = load_spec(str(path))
     assert spec.num_classes == 3
-    assert spec.tail_labels == (2,)
+    assert spec.tail_classes == ("b",)
     assert spec.spacing == (1.0, 1.0, 3.0)
 
 

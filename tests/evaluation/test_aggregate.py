@@ -10,9 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from duomod.cli import app
 from duomod.errors import InputError
-from duomod.evaluation.aggregate import read_summary, run_aggregate, sources_path
+from duomod.evaluation.aggregate import Summary
 from duomod.evaluation.results import build_frame, read_result, write_frame
+from duomod.evaluation.settings import AggregateSettings
+from duomod.evaluation.summary_files import run_aggregate, sources_path
+from duomod.settings import checked
+from duomod.workspace import read_json
+
+
+def aggregate(method_base_dir: Path, **options: object) -> Path:
+    return run_aggregate(checked(AggregateSettings, {"method_base_dir": method_base_dir, **options}))
+
+
+def read_summary(path: Path) -> Summary:
+    return checked(Summary, read_json(path))
+
 
 #: Two seeds, two cases, two classes; class 2 is undefined in the second case.
 DICE = ([[0.8, 0.5], [0.6, math.nan]], [[0.9, 0.7], [0.7, math.nan]])
@@ -36,7 +50,7 @@ def base(tmp_path: Path) -> Path:
 
 class TestNumbers:
     def test_means_and_sample_std_over_seeds(self, base: Path) -> None:
-        summary = read_summary(run_aggregate(base).with_suffix(".json"))
+        summary = read_summary(aggregate(base).with_suffix(".json"))
         dice = summary.metrics["Dice"]
         assert [s.mean for s in dice.per_class] == pytest.approx([0.75, 0.6])
         assert [s.std for s in dice.per_class] == pytest.approx([0.1 / math.sqrt(2), 0.2 / math.sqrt(2)])
@@ -51,27 +65,27 @@ class TestNumbers:
         assert summary.worst_cases == (("b.nii.gz", "Dice 65.00 %"), ("a.nii.gz", "Dice 72.50 %"))
 
     def test_population_std_is_recorded(self, base: Path) -> None:
-        target = run_aggregate(base, ddof=0)
+        target = aggregate(base, ddof=0)
         summary = read_summary(target.with_suffix(".json"))
         assert summary.metrics["Dice"].per_class[0].std == pytest.approx(0.05)
         assert summary.ddof == 0
         assert "ddof=0" in target.read_text()
 
     def test_per_case_values_averaged_over_seeds(self, base: Path) -> None:
-        run_aggregate(base)
+        aggregate(base)
         table = read_result(base / "mymethod_aggregated_metrics.csv")
         np.testing.assert_allclose(table.values["Dice"], [[0.85, 0.6], [0.65, np.nan]])
         assert table.cases == CASES
 
     def test_the_tables_behind_it_are_named_relative_to_it(self, base: Path) -> None:
-        run_aggregate(base)
+        aggregate(base)
         facts = json.loads(sources_path(base / "mymethod_aggregated_metrics.csv").read_text())
         assert facts["seeds"] == {"seed_0": "seed_0/result.csv", "seed_1": "seed_1/result.csv"}
         assert facts["method"] == "mymethod"
 
     def test_workbooks_give_the_same(self, base: Path, tmp_path: Path) -> None:
         other = write_seeds(tmp_path / "xlsx" / "mymethod", ".xlsx")
-        one, two = (read_summary(run_aggregate(folder).with_suffix(".json")) for folder in (base, other))
+        one, two = (read_summary(aggregate(folder).with_suffix(".json")) for folder in (base, other))
         assert one.metrics["Dice"].foreground == two.metrics["Dice"].foreground
 
     def test_names_and_tail_of_a_data_set(self, tmp_path: Path) -> None:
@@ -82,7 +96,7 @@ class TestNumbers:
             write_frame(
                 build_frame(["a", "b"], {"Dice": np.stack([values, values + 0.1 * seed])}), folder / "result.csv"
             )
-        target = run_aggregate(tmp_path / "m", dataset="amos22")
+        target = aggregate(tmp_path / "m", dataset="amos22")
         summary = read_summary(target.with_suffix(".json"))
         tail = [values[i - 1] for i in (4, 5, 11, 12, 13)]
         assert summary.metrics["Dice"].tail.mean == pytest.approx(np.mean(tail) + 0.025)
@@ -91,7 +105,7 @@ class TestNumbers:
     def test_a_seed_that_lacks_a_case_is_said(self, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
         frame = pd.read_csv(base / "seed_1" / "result.csv")
         frame.iloc[:1].to_csv(base / "seed_1" / "result.csv", index=False)
-        target = run_aggregate(base)
+        target = aggregate(base)
         assert "seed_1 has no b.nii.gz" in target.read_text()
         assert "seed_1 has no b.nii.gz" in capsys.readouterr().err
         table = read_result(base / "mymethod_aggregated_metrics.csv")
@@ -101,17 +115,17 @@ class TestNumbers:
         frame = pd.read_csv(base / "seed_0" / "result.csv")
         frame.loc[0, "ASD_Class1"] = np.inf
         frame.to_csv(base / "seed_0" / "result.csv", index=False)
-        summary = read_summary(run_aggregate(base).with_suffix(".json"))
+        summary = read_summary(aggregate(base).with_suffix(".json"))
         assert summary.metrics["ASD"].per_class[0].mean == pytest.approx((2.0 + 1.7) / 2)
 
     def test_groups_of_a_case_table(self, base: Path, tmp_path: Path) -> None:
         (tmp_path / "cases.csv").write_text("case,scanner\na,one\nb,two\n")
-        summary = read_summary(run_aggregate(base, group_table=tmp_path / "cases.csv").with_suffix(".json"))
+        summary = read_summary(aggregate(base, group_table=tmp_path / "cases.csv").with_suffix(".json"))
         assert [(g.column, g.value, g.cases) for g in summary.groups] == [("scanner", "one", 1), ("scanner", "two", 1)]
         assert summary.groups[0].foreground["Dice"].mean == pytest.approx(0.725)
         (tmp_path / "cases.csv").write_text("case,scanner\na,one\n")
         with pytest.raises(InputError, match="no row for b"):
-            run_aggregate(base, group_table=tmp_path / "cases.csv")
+            aggregate(base, group_table=tmp_path / "cases.csv")
 
 
 PUBLISHED = """\
@@ -139,8 +153,9 @@ def test_the_text_has_the_published_form(
     base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(base.parents[1])
-    target = run_aggregate(Path("logs/mymethod"))
+    target = aggregate(Path("logs/mymethod"))
     assert target.read_text().startswith(PUBLISHED)
+    app(["aggregate", "--method_base_dir", "logs/mymethod"], standalone_mode=False)
     assert PUBLISHED in capsys.readouterr().out
 
 
@@ -148,14 +163,14 @@ class TestProblems:
     def test_too_few_seeds_names_the_one_without_a_result(self, base: Path) -> None:
         (base / "seed_1" / "result.csv").unlink()
         with pytest.raises(InputError, match=r"2 seeds are needed .* 1 found \(seed_0\); seed_1 has no result\.csv"):
-            run_aggregate(base)
-        assert "seed_1 has no result.csv" in run_aggregate(base, min_seeds=1).read_text()
+            aggregate(base)
+        assert "seed_1 has no result.csv" in aggregate(base, min_seeds=1).read_text()
 
     def test_other_metrics_in_another_seed(self, base: Path) -> None:
         frame = pd.read_csv(base / "seed_1" / "result.csv")
         frame.drop(columns=["ASD_Class1", "ASD_Class2"]).to_csv(base / "seed_1" / "result.csv", index=False)
         with pytest.raises(InputError, match="evaluate both in the same way"):
-            run_aggregate(base)
+            aggregate(base)
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -172,15 +187,10 @@ class TestProblems:
     def test_broken_tables(self, base: Path, content: str, message: str) -> None:
         (base / "seed_0" / "result.csv").write_text(content)
         with pytest.raises(InputError, match=message):
-            run_aggregate(base)
+            aggregate(base)
 
     def test_no_folder_and_no_seeds(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such folder"):
-            run_aggregate(tmp_path / "nothing")
+            aggregate(tmp_path / "nothing")
         with pytest.raises(InputError, match="no folder matches 'seed_"):
-            run_aggregate(tmp_path)
-
-    def test_something_else_in_place_of_a_summary(self, tmp_path: Path) -> None:
-        (tmp_path / "x.json").write_text("{}")
-        with pytest.raises(InputError, match="not a summary"):
-            read_summary(tmp_path / "x.json")
+            aggregate(tmp_path)

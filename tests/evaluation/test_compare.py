@@ -11,9 +11,17 @@ import pandas as pd
 import pytest
 
 from duomod.errors import InputError
-from duomod.evaluation.aggregate import run_aggregate, sources_path
-from duomod.evaluation.compare import ComparisonFile, run_compare
+from duomod.evaluation.compare import run_compare
+from duomod.evaluation.comparison import ComparisonFile
 from duomod.evaluation.results import build_frame, write_frame
+from duomod.evaluation.settings import AggregateSettings, CompareSettings
+from duomod.evaluation.summary_files import run_aggregate, sources_path
+from duomod.settings import checked
+
+
+def compare(tables: list[Path], **options: object) -> Path:
+    return run_compare(checked(CompareSettings, {"tables": tables, **options}))
+
 
 CASES = [f"case_{i:02d}.nii.gz" for i in range(12)]
 
@@ -29,7 +37,7 @@ def make_method(
         folder = root / name / f"seed_{seed}"
         folder.mkdir(parents=True)
         write_frame(build_frame(cases, {"Dice": dice, "ASD": 10 * (1 - dice)}), folder / "result.csv")
-    run_aggregate(root / name, dataset="amos22")
+    run_aggregate(AggregateSettings(method_base_dir=root / name, dataset="amos22"))
     return root / name / f"{name}_aggregated_metrics.csv"
 
 
@@ -39,7 +47,7 @@ def comparisons(output: Path) -> ComparisonFile:
 
 def test_a_better_method_is_called_better_with_its_difference(tmp_path: Path) -> None:
     tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
-    text = run_compare(tables, baseline="old", output=tmp_path / "out", resamples=500).read_text()
+    text = compare(tables, baseline="old", output=tmp_path / "out", resamples=500).read_text()
     found = {(c.metric, c.scope): c for c in comparisons(tmp_path / "out").comparisons}
     assert len(found) == 2 * (2 + 15)
     dice, asd = found["Dice", "foreground"], found["ASD", "tail"]
@@ -61,7 +69,7 @@ def test_a_better_method_is_called_better_with_its_difference(tmp_path: Path) ->
 
 def test_equal_methods_are_not_called_different(tmp_path: Path) -> None:
     tables = [make_method(tmp_path, "one", 0.0, noise=0.05), make_method(tmp_path, "other", 0.0, noise=0.05)]
-    text = run_compare(tables, baseline="other", output=tmp_path / "out", resamples=300).read_text()
+    text = compare(tables, baseline="other", output=tmp_path / "out", resamples=300).read_text()
     assert "No difference shown between one and other on foreground Dice" in text
     assert "too small" not in text
 
@@ -69,14 +77,14 @@ def test_equal_methods_are_not_called_different(tmp_path: Path) -> None:
 def test_too_few_cases_are_said_to_be_too_few(tmp_path: Path) -> None:
     few = CASES[:4]
     tables = [make_method(tmp_path, "new", 0.1, cases=few), make_method(tmp_path, "old", 0.0, cases=few)]
-    text = run_compare(tables, baseline="old", output=tmp_path / "out", resamples=300).read_text()
+    text = compare(tables, baseline="old", output=tmp_path / "out", resamples=300).read_text()
     assert "n = 4 is too small to show one: the smallest p possible is 0.25" in text
     assert "is better" not in text
 
 
 def test_three_methods_are_ranked_and_drawn(tmp_path: Path) -> None:
     tables = [make_method(tmp_path, name, gain) for name, gain in (("best", 0.1), ("middle", 0.05), ("low", 0.0))]
-    text = run_compare(tables, baseline="low", output=tmp_path / "out", metrics=["Dice"], resamples=300).read_text()
+    text = compare(tables, baseline="low", output=tmp_path / "out", metrics=["Dice"], resamples=300).read_text()
     assert "Average ranks on tail Dice: best 1.00, middle 2.00, low 3.00" in text
     drawn = sorted(path.name for path in (tmp_path / "out").glob("critical_difference*"))
     assert drawn == [f"critical_difference_Dice_{s}.{e}" for s in ("foreground", "tail") for e in ("png", "svg")]
@@ -92,7 +100,7 @@ def test_classes_that_no_case_has_are_left_out_of_the_correction(tmp_path: Path)
             frame = pd.read_csv(source)
             frame["Dice_Class15"] = np.nan
             frame.to_csv(source, index=False)
-    run_compare(tables, baseline="old", output=tmp_path / "out", metrics=["Dice"], resamples=200)
+    compare(tables, baseline="old", output=tmp_path / "out", metrics=["Dice"], resamples=200)
     last = comparisons(tmp_path / "out").comparisons[-1]
     assert (last.n, last.family, math.isnan(last.p_wilcoxon)) == (0, 14, True)
     assert "nothing can be said" in last.sentence
@@ -101,7 +109,7 @@ def test_classes_that_no_case_has_are_left_out_of_the_correction(tmp_path: Path)
 def test_without_the_seeds_it_still_works_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
     sources_path(tables[0]).unlink()
-    run_compare(tables, baseline="old", output=tmp_path / "out", dataset="amos22", resamples=200)
+    compare(tables, baseline="old", output=tmp_path / "out", dataset="amos22", resamples=200)
     assert "single seeds are unknown" in capsys.readouterr().err
 
 
@@ -115,7 +123,7 @@ def test_all_that_cannot_be_compared_is_listed(tmp_path: Path) -> None:
     facts["conventions"] = {"empty_policy": "default"}
     sources_path(good).write_text(json.dumps(facts))
     with pytest.raises(InputError) as caught:
-        run_compare([good, other], baseline="godo", output=tmp_path / "out")
+        compare([good, other], baseline="godo", output=tmp_path / "out")
     text = str(caught.value)
     for part in ("Did you mean 'good'", "without case_00.nii.gz; with case_99.nii.gz besides", "(empty_policy)"):
         assert part in text, part
@@ -124,17 +132,17 @@ def test_all_that_cannot_be_compared_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"metrics": ["Dise"]}, "Did you mean 'Dice'"), ({"alpha": 0.0}, "alpha"), ({"resamples": 5}, "at least 100")],
+    [({"metrics": ["Dise"]}, "Did you mean 'Dice'"), ({"alpha": 0.0}, "alpha"), ({"resamples": 5}, "equal to 100")],
 )
 def test_wrong_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
     tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
     with pytest.raises(InputError, match=message):
-        run_compare(tables, baseline="old", output=tmp_path / "out", **options)
+        compare(tables, baseline="old", output=tmp_path / "out", **options)
 
 
 def test_one_table_and_two_of_one_name(tmp_path: Path) -> None:
     table = make_method(tmp_path, "one", 0.0)
     with pytest.raises(InputError, match="at least two"):
-        run_compare([table], baseline="one", output=tmp_path / "out")
+        compare([table], baseline="one", output=tmp_path / "out")
     with pytest.raises(InputError, match="a method called 'one'"):
-        run_compare([table, table], baseline="one", output=tmp_path / "out")
+        compare([table, table], baseline="one", output=tmp_path / "out")

@@ -15,6 +15,20 @@ from duomod.evaluation import evaluate as module
 from duomod.evaluation.cases import CaseScores, Pair, Settings, score_case
 from duomod.evaluation.evaluate import run_evaluate
 from duomod.evaluation.results import read_result
+from duomod.evaluation.settings import EvaluateSettings
+from duomod.settings import checked
+
+
+def listed(path: Path, *cases: str) -> Path:
+    path.write_text("\n".join(cases) + "\n", encoding="utf-8")
+    return path
+
+
+def evaluate(pred_path: Path, gt_path: Path, **options: object) -> Path:
+    return run_evaluate(
+        checked(EvaluateSettings, {"pred_path": pred_path, "gt_path": gt_path, "workers": 1, **options})
+    )
+
 
 SHAPE = (8, 12, 10)
 DIAGONAL_MM = float(np.linalg.norm(np.asarray(SHAPE) * (2.0, 1.5, 1.5)))
@@ -59,7 +73,7 @@ def table(path: Path) -> pd.DataFrame:
 
 class TestResult:
     def test_columns_values_and_side_files(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
-        result = run_evaluate(*folders, output_csv=tmp_path / "out" / "result.csv", num_classes=4)
+        result = evaluate(*folders, output_csv=tmp_path / "out" / "result.csv", num_classes=4)
         found = table(result)
         assert list(found.columns) == [f"{m}_Class{c}" for m in ("Dice", "ASD") for c in (1, 2, 3)]
         assert list(found.index) == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
@@ -88,31 +102,31 @@ class TestResult:
     def test_names_come_from_a_dataset_json_near_the_truth(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         labels = {"0": "background", "1": "liver", "2": "spleen", "3": "tumour"}
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-        result = run_evaluate(*folders)
+        result = evaluate(*folders)
         assert result == folders[0] / "result.csv"
         assert read_result(result).info.classes == ("background", "liver", "spleen", "tumour")
 
     def test_classes_are_counted_from_the_labels_when_nothing_names_them(self, folders: tuple[Path, Path]) -> None:
-        found = table(run_evaluate(*folders))
+        found = table(evaluate(*folders))
         assert [c for c in found if c.startswith("Dice")] == ["Dice_Class1", "Dice_Class2", "Dice_Class3"]
         assert np.isnan(found.loc["a.nii.gz", "Dice_Class3"])
 
     def test_a_workbook(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
-        result = run_evaluate(*folders, output_csv=tmp_path / "result.xlsx")
-        csv = run_evaluate(*folders, output_csv=tmp_path / "other.csv")
+        result = evaluate(*folders, output_csv=tmp_path / "result.xlsx")
+        csv = evaluate(*folders, output_csv=tmp_path / "other.csv")
         for column, values in read_result(csv).values.items():
             np.testing.assert_allclose(read_result(result).values[column], values)
 
     def test_all_metrics_and_tolerance_by_name(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "x": 1, "y": 2, "z": 3}}))
-        result = run_evaluate(*folders, metrics=("nsd", "hd95", "iou"), tolerance_mm={"x": 0.0})
+        result = evaluate(*folders, metrics=("nsd", "hd95", "iou"), tolerance={"x": 0.0})
         found = read_result(result)
         assert list(found.values) == ["NSD", "HD95", "IoU"]
         assert found.info.conventions["nsd_tolerance_mm"] == {"x": 0.0, "y": 2.0, "z": 2.0}
         assert found.values["NSD"][1, 0] < 1.0
 
     def test_the_reference_convention_under_its_own_name(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
-        result = run_evaluate(
+        result = evaluate(
             *folders,
             output_csv=tmp_path / "r.csv",
             num_classes=4,
@@ -132,18 +146,18 @@ class TestResult:
         assert np.isnan(found.loc["c.nii.gz", "ITKAverageHausdorff_Class2"])
 
     def test_the_dhc_protocol(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
-        found = table(run_evaluate(*folders, output_csv=tmp_path / "r.csv", num_classes=4, protocol="dhc"))
+        found = table(evaluate(*folders, output_csv=tmp_path / "r.csv", num_classes=4, protocol="dhc"))
         assert found.loc["c.nii.gz", ["DHCDice_Class2", "DHCASDVoxels_Class2"]].tolist() == [0.0, 128.0]
         assert found.loc["a.nii.gz", ["DHCDice_Class3", "DHCASDVoxels_Class3"]].tolist() == [0.01, 0.0]
 
     def test_dhc_predictions_on_its_own_grid_are_taken_as_they_are(self, tmp_path: Path) -> None:
         write(tmp_path / "p" / "a.nii.gz", np.ones((72, 144, 144), np.uint8))
         write(tmp_path / "t" / "a.nii.gz", np.ones((5, 6, 7), np.uint8))
-        found = table(run_evaluate(tmp_path / "p", tmp_path / "t", protocol="dhc"))
+        found = table(evaluate(tmp_path / "p", tmp_path / "t", protocol="dhc"))
         assert found.loc["a.nii.gz"].tolist() == [1.0, 0.0]
 
     def test_two_files_instead_of_folders(self, folders: tuple[Path, Path]) -> None:
-        result = run_evaluate(folders[0] / "b.nii.gz", folders[1] / "a.nii.gz")
+        result = evaluate(folders[0] / "b.nii.gz", folders[1] / "a.nii.gz")
         assert result.name == "b_result.csv"
         assert table(result).loc["a.nii.gz", "Dice_Class1"] == 0.75
 
@@ -152,16 +166,16 @@ class TestResult:
         labels[2:4], labels[4:6] = 15, 16
         write(tmp_path / "t" / "a.nii.gz", labels)
         write(tmp_path / "p" / "a.nii.gz", np.minimum(labels, 15))
-        found = table(run_evaluate(tmp_path / "p", tmp_path / "t", dataset="word"))
+        found = table(evaluate(tmp_path / "p", tmp_path / "t", dataset="word"))
         assert found.loc["a.nii.gz", "Dice_Class15"] == 1.0
 
     def test_float_label_maps_are_fine_when_whole(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         write(folders[1] / "a.nii.gz", organs().astype(np.float32))
-        assert table(run_evaluate(*folders)).loc["a.nii.gz", "Dice_Class1"] == 1.0
+        assert table(evaluate(*folders)).loc["a.nii.gz", "Dice_Class1"] == 1.0
 
     def test_workers_change_nothing(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
-        one = run_evaluate(*folders, output_csv=tmp_path / "1.csv", workers=1)
-        two = run_evaluate(*folders, output_csv=tmp_path / "2.csv", workers=2)
+        one = evaluate(*folders, output_csv=tmp_path / "1.csv", workers=1)
+        two = evaluate(*folders, output_csv=tmp_path / "2.csv", workers=2)
         assert one.read_bytes() == two.read_bytes()
 
 
@@ -178,12 +192,12 @@ class TestProblems:
         write(pred / "h.nii.gz", organs() * 7)
         (pred / "i.nii.gz").write_bytes((pred / "a.nii.gz").read_bytes()[:60])
         with pytest.raises(InputError) as caught:
-            run_evaluate(pred, truth, num_classes=4)
+            evaluate(pred, truth, num_classes=4)
         text = str(caught.value)
         assert len(caught.value.problems) == 8
         for word in ("extra file", "no prediction of the case j", "size", "spacing", "origin", "direction", "i.nii.gz"):
             assert word in text, word
-        assert "unknown label 7, 14; 4 classes have the labels 0 to 3" in text
+        assert "unknown label value(s) 7, 14 outside 0..3" in text
         assert caught.value.exit_code == 2
         assert not (pred / "result.csv").exists()
 
@@ -191,7 +205,7 @@ class TestProblems:
         self, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
     ) -> None:
         (folders[0] / "a.nii.gz").unlink()
-        result = run_evaluate(*folders, allow_missing=True, num_classes=4)
+        result = evaluate(*folders, allow_missing=True, num_classes=4)
         found = table(result)
         assert found.loc["a.nii.gz", ["Dice_Class1", "Dice_Class2"]].tolist() == [0.0, 0.0]
         assert found.loc["a.nii.gz", "ASD_Class1"] == pytest.approx(DIAGONAL_MM)
@@ -201,14 +215,17 @@ class TestProblems:
     def test_named_cases_only(self, folders: tuple[Path, Path]) -> None:
         (folders[0] / "a.nii.gz").unlink()
         write(folders[0] / "extra.nii.gz", organs())
-        assert list(table(run_evaluate(*folders, cases=["c", "b.nii.gz"])).index) == ["c.nii.gz", "b.nii.gz"]
+        assert list(table(evaluate(*folders, cases=listed(folders[0].parent / "some.txt", "c", "b.nii.gz"))).index) == [
+            "c.nii.gz",
+            "b.nii.gz",
+        ]
         with pytest.raises(InputError, match="no label map of the case nobody"):
-            run_evaluate(*folders, cases=["nobody", "b"])
+            evaluate(*folders, cases=listed(folders[0].parent / "none.txt", "nobody", "b"))
 
     def test_classes_that_contradict_the_description(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "x": 1}}))
         with pytest.raises(InputError, match=r"4 classes were asked for, but .*dataset\.json has 2"):
-            run_evaluate(*folders, num_classes=4)
+            evaluate(*folders, num_classes=4)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -216,35 +233,35 @@ class TestProblems:
             ({"protocol": "dch"}, "Did you mean 'dhc'"),
             ({"empty_policy": "defualt"}, "Did you mean 'default'"),
             ({"protocol": "dhc", "asd": "one_way"}, "has its own ASD"),
-            ({"tolerance_mm": -1.0}, "cannot be negative"),
-            ({"tolerance_mm": (1.0, 2.0), "num_classes": 4}, "2 tolerances for 3 classes"),
-            ({"tolerance_mm": {"clas_1": 1.0}, "num_classes": 4}, "Did you mean 'class_1'"),
+            ({"tolerance": -1.0}, "0 or more"),
+            ({"tolerance": (1.0, 2.0), "num_classes": 4}, "2 tolerances for 3 classes"),
+            ({"tolerance": {"clas_1": 1.0}, "num_classes": 4}, "Did you mean 'class_1'"),
             ({"output_csv": Path("result.txt")}, r"must end with \.csv or \.xlsx"),
         ],
     )
     def test_wrong_options(self, folders: tuple[Path, Path], options: dict[str, object], message: str) -> None:
         with pytest.raises(InputError, match=message):
-            run_evaluate(*folders, **options)
+            evaluate(*folders, **options)
 
     def test_missing_and_empty_folders(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
-            run_evaluate(tmp_path / "no", tmp_path / "neither")
+            evaluate(tmp_path / "no", tmp_path / "neither")
         assert len(caught.value.problems) == 2
         (tmp_path / "empty").mkdir()
         with pytest.raises(InputError, match="holds no label map"):
-            run_evaluate(folders[0], tmp_path / "empty")
+            evaluate(folders[0], tmp_path / "empty")
         with pytest.raises(InputError, match="two folders, or two files"):
-            run_evaluate(folders[0], folders[1] / "a.nii.gz")
+            evaluate(folders[0], folders[1] / "a.nii.gz")
 
     def test_an_image_in_place_of_labels(self, folders: tuple[Path, Path]) -> None:
         write(folders[1] / "a.nii.gz", organs().astype(np.float32) + 0.25)
         with pytest.raises(InputError, match="not whole numbers"):
-            run_evaluate(*folders)
+            evaluate(*folders)
 
     def test_no_overlap_at_all_is_explained(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write(tmp_path / "p" / "a.nii.gz", organs() // 2 * 3)
         write(tmp_path / "t" / "a.nii.gz", organs() % 2)
-        run_evaluate(tmp_path / "p", tmp_path / "t")
+        evaluate(tmp_path / "p", tmp_path / "t")
         shown = capsys.readouterr().err
         assert "No organ of any case overlaps" in shown
         assert "Labels in the truth: 1 (in 1 cases); in the predictions: 3 (in 1 cases)" in shown
@@ -254,7 +271,7 @@ class TestResume:
     def test_an_interrupted_run_goes_on(
         self, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = run_evaluate(*folders, output_csv=tmp_path / "whole.csv")
+        whole = evaluate(*folders, output_csv=tmp_path / "whole.csv")
         scored: list[str] = []
 
         def stopping(pair: Pair, settings: Settings) -> CaseScores:
@@ -265,27 +282,27 @@ class TestResume:
 
         monkeypatch.setattr(module, "score_case", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run_evaluate(*folders, output_csv=tmp_path / "result.csv")
+            evaluate(*folders, output_csv=tmp_path / "result.csv")
         assert not (tmp_path / "result.csv").exists()
         again: list[str] = []
         monkeypatch.setattr(module, "score_case", lambda pair, s: again.append(pair.name) or score_case(pair, s))
-        resumed = run_evaluate(*folders, output_csv=tmp_path / "result.csv")
+        resumed = evaluate(*folders, output_csv=tmp_path / "result.csv")
         assert (scored, again) == (["a.nii.gz", "b.nii.gz"], ["c.nii.gz"])
         assert resumed.read_bytes() == whole.read_bytes()
 
     def test_nothing_is_done_twice_but_a_change_is_seen(
         self, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        result = run_evaluate(*folders)
+        result = evaluate(*folders)
         before = result.stat().st_mtime_ns
         calls: list[str] = []
         monkeypatch.setattr(module, "score_case", lambda pair, s: calls.append(pair.name) or score_case(pair, s))
-        run_evaluate(*folders)
+        evaluate(*folders)
         assert (calls, result.stat().st_mtime_ns) == ([], before)
-        run_evaluate(*folders, empty_policy="reward_absence")
+        evaluate(*folders, empty_policy="reward_absence")
         assert len(calls) == 3
         write(folders[0] / "a.nii.gz", organs(2))
-        run_evaluate(*folders, empty_policy="reward_absence")
+        evaluate(*folders, empty_policy="reward_absence")
         assert table(result).loc["a.nii.gz", "Dice_Class1"] == 0.5
 
     def test_good_cases_are_kept_when_another_one_is_broken(
@@ -294,17 +311,17 @@ class TestResume:
         good = (folders[0] / "b.nii.gz").read_bytes()
         (folders[0] / "b.nii.gz").write_bytes(good[:50])
         with pytest.raises(InputError, match=r"b\.nii\.gz"):
-            run_evaluate(*folders)
+            evaluate(*folders)
         (folders[0] / "b.nii.gz").write_bytes(good)
         calls: list[str] = []
         monkeypatch.setattr(module, "score_case", lambda pair, s: calls.append(pair.name) or score_case(pair, s))
-        run_evaluate(*folders)
+        evaluate(*folders)
         assert calls == ["b.nii.gz"]
 
     def test_a_dead_worker_is_a_clear_error(self, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "score_case", die)
-        with pytest.raises(DuomodError, match="a worker process of the evaluation died"):
-            run_evaluate(*folders, workers=2)
+        monkeypatch.setattr(module, "_outcome", die)
+        with pytest.raises(DuomodError, match=r"a worker process ended unexpectedly while at a\.nii\.gz"):
+            evaluate(*folders, workers=2)
 
 
 def die(pair: Pair, settings: Settings) -> None:

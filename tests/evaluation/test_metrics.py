@@ -18,6 +18,7 @@ from duomod.evaluation import metrics as package
 from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, Metric, Pair, registry, select_metrics, surfaces
 from duomod.evaluation.metrics.asd import assd, mean_of_means
 from duomod.evaluation.metrics.base import Measure
+from duomod.evaluation.metrics.overlap import class_dice
 from duomod.evaluation.metrics.surfaces import BoolArray, Spacing, surface, surface_distances
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.scoring import score_classes
@@ -300,3 +301,22 @@ MEASURES = (Measure(overlap("specificity", "{column}", "invented"), lambda pair:
     ) -> None:
         with pytest.raises(ValueError, match="two metrics fill the column Dice"):
             registry.by_column(self.measures(tmp_path, "Dice", monkeypatch))
+
+
+class TestClassDice:
+    def test_known_by_hand(self) -> None:
+        truth = np.array([[[0, 1, 1, 2]]], np.uint8)
+        prediction = np.array([[[0, 1, 0, 0]]], np.uint8)
+        dice = class_dice(prediction, truth, 4)
+        assert dice[:3].tolist() == [2 / 4, 2 / 3, 0]
+        assert np.isnan(dice[3])
+
+    @settings(max_examples=40, deadline=None)
+    @given(arrays(np.uint8, (2, 3, 4, 5), elements=st.integers(0, 4)))
+    def test_training_and_evaluation_agree_to_the_last_bit(self, maps: np.ndarray) -> None:
+        prediction, truth = maps
+        chosen, policy = select_metrics(["dice"]), get_policy("default")
+        scored = score_classes(prediction, truth, ISOTROPIC, 5, chosen, policy, [1.0] * 4)
+        assert np.array_equal(
+            class_dice(prediction, truth, 5)[1:], [one.values["Dice"] for one in scored], equal_nan=True
+        )

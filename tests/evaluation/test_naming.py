@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import load_spec
 from duomod.errors import InputError
-from duomod.evaluation.naming import classes_in_json, find_naming
+from duomod.evaluation.naming import find_naming
 
 ORIGINAL_AMOS = [
     "background",
@@ -29,28 +30,6 @@ ORIGINAL_AMOS = [
     "bladder",
     "prostate/uterus",
 ]
-
-
-@pytest.mark.parametrize(
-    ("content", "classes"),
-    [
-        ({"labels": {"0": "background", "1": "a", "10": "k", **{str(i): f"c{i}" for i in range(2, 10)}}}, 11),
-        ({"labels": {"background": 0, "a": 1, "b": 2}}, 3),
-        ({"labels": {"background": 0, "a": 1, "ignore": 255}}, 2),
-        ({"labels": {"1": "a", "2": "b"}}, 3),
-        ({"classes": ["background", "a"]}, 2),
-        ({"spec": {"classes": ["background", "a"]}}, 2),
-        ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, None),
-        ({"labels": {"background": 0, "a": 2}}, None),
-        ({"labels": ["a"]}, None),
-        ({"labels": {"0": "background", "1": "a", "2": "a"}}, None),
-        ([], None),
-    ],
-)
-def test_styles(content: object, classes: int | None) -> None:
-    found = classes_in_json(content)
-    assert (len(found) if found else None) == classes
-    assert found is None or found[0] == "background"
 
 
 def test_amos_as_it_ships_is_recognised_with_its_tail(tmp_path: Path) -> None:
@@ -84,3 +63,24 @@ def test_an_explicit_json(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(InputError, match="names no classes"):
         find_naming(tmp_path, tmp_path, str(tmp_path / "mine.json"), None)
+
+
+def test_a_json_that_cannot_be_used_is_said_and_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = tmp_path / "labels"
+    truth.mkdir()
+    (truth / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2], "core": 2}}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "x": 1}}))
+    assert find_naming(tmp_path, truth, None, None).classes == ("background", "x")
+    assert "'whole' is a region" in capsys.readouterr().err
+    with pytest.raises(InputError, match="'whole' is a region"):
+        find_naming(tmp_path, truth, str(truth / "dataset.json"), None)
+
+
+def test_preprocess_and_evaluate_read_one_json_alike(tmp_path: Path) -> None:
+    """Other names than AMOS's, in a folder called after it: both go by the folder's name."""
+    folder = tmp_path / "AMOS22"
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    labels = {"background": 0, **{f"part {i}": i for i in range(1, 16)}}
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert find_naming(tmp_path, folder / "labelsTr", None, None).classes == resolve_spec(folder, None, None).classes

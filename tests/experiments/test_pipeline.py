@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from duomod.errors import DuomodError, InputError
-from duomod.experiments.pipeline import Journal, load_pipeline, run_pipeline
+from duomod.experiments.pipeline import Journal, run_experiment
+from duomod.experiments.settings import load_pipeline
 
 GOOD = """
 gt_path: truth
@@ -45,10 +46,15 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         load_pipeline(written(tmp_path, text))
 
 
-def test_a_dry_run_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_touches_nothing_and_prints_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    run_pipeline(load_pipeline(written(tmp_path, GOOD)), dry_run=True)
+    run_experiment(load_pipeline(written(tmp_path, GOOD)), dry_run=True)
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["duomod", "predict"], ["duomod", "evaluate"]]
+    assert lines[-1].startswith("duomod aggregate --method_base_dir logs/cps --dataset amos ")
 
 
 def test_every_missing_seed_is_reported_and_the_exit_code_tells(
@@ -56,7 +62,7 @@ def test_every_missing_seed_is_reported_and_the_exit_code_tells(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DuomodError) as caught:
-        run_pipeline(load_pipeline(written(tmp_path, GOOD)))
+        run_experiment(load_pipeline(written(tmp_path, GOOD)))
     assert caught.value.exit_code == 1
     for seed in (0, 3):
         assert f"seed_{seed}" in str(caught.value)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import locale
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from duomod.datasets.grid import Geometry
 from duomod.inference.dicom import find_series, read_series
-from duomod.preprocessing.geometry import Geometry
 
 
 def write_series(
@@ -22,6 +23,7 @@ def write_series(
 ) -> Path:
     """Slices of 6 x 5 voxels; slice i holds the value 10 i."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for number, (x, y, z) in enumerate(positions):
@@ -42,6 +44,7 @@ def write_series(
         # Named against their order in space, so that sorting by name would be wrong.
         writer.SetFileName(str(folder / f"{uid}_{len(positions) - number:03d}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # writing DICOM sets the process to plain C: texts are ASCII from then on
     return folder
 
 
@@ -122,7 +125,7 @@ def test_the_real_series_lies_where_its_labels_lie(shared_data: Path) -> None:
     assert series.modality == "CT"
     image = read_series(series)
     labels = sitk.DICOMOrient(sitk.ReadImage(str(shared_data / "ct" / "dicom_label.nii.gz")), "LPS")
-    assert Geometry.of(image).matches(Geometry.of(labels)) == []
+    assert Geometry.of(image).differences(Geometry.of(labels)) == []
     hu = sitk.GetArrayFromImage(image)
     # Labelled organs are soft tissue: 96.8 % of their voxels are above 0 HU, at most 92.9 % were an axis flipped.
     assert (hu[sitk.GetArrayFromImage(labels) > 0] > 0).mean() > 0.95

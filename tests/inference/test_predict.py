@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
 from pathlib import Path
 
@@ -12,28 +10,31 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
+from toy_model import (
+    CASES,
+    SPEC,
+    assert_nearly_equal,
+    hu_volume,
+    info,
+    predict,
+    problems_of,
+    raw_file,
+    voxels,
+    write_scan,
+)
 
 import duomod.inference.predict as module
-from duomod.config import NetworkConfig
-from duomod.datasets.spec import DatasetSpec
-from duomod.errors import DuomodError, InputError
-from duomod.inference.nifti import write_labels
-from duomod.inference.predict import MANIFEST, predict_image, run_predict
-from duomod.preprocessing.geometry import Geometry
-from duomod.preprocessing.preprocess import run_preprocess
-from duomod.training.checkpoint import ModelInfo, build_method, save_checkpoint
+from duomod.datasets.grid import Geometry
+from duomod.errors import InputError
+from duomod.inference.predict import predict_image
+from duomod.inference.settings import WindowSettings
+from duomod.training.checkpoint import build_method, save_checkpoint
 
-SPEC = DatasetSpec(
-    name="toy",
-    classes=("background", "soft", "bright"),
-    spacing=(1.5, 1.5, 2.0),
-    patch=(16, 16, 16),
-    image_suffix="_0000",
-)
-NETWORK = NetworkConfig(filters=2, levels=2, norm="instance")
-CASES = ("a_001", "a_002", "a_003")
+
+def listed(path: Path, *cases: str) -> Path:
+    path.write_text("\n".join(cases) + "\n", encoding="utf-8")
+    return path
 
 
 class ByBrightness(nn.Module):
@@ -46,101 +47,14 @@ class ByBrightness(nn.Module):
         return nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
 
 
-def info(**changes) -> ModelInfo:
-    return ModelInfo(method="supervised", network=NETWORK, num_classes=3, patch=(16, 16, 16), spec=SPEC).model_copy(
-        update=changes
-    )
-
-
-def affine_of(seed: int, spacing: tuple[float, float, float], oblique: bool = True) -> np.ndarray:
-    affine = np.eye(4)
-    turn = Rotation.random(random_state=seed).as_matrix() if oblique else np.eye(3)[[1, 2, 0]] * [[1], [-1], [1]]
-    affine[:3, :3] = turn @ np.diag(spacing)
-    affine[:3, 3] = (10.0 * seed, -33.3, 7.7)
-    return affine
-
-
-def hu_volume(seed: int, shape: tuple[int, int, int] = (24, 26, 18)) -> np.ndarray:
-    """A body with one organ on a side; the HU at which the classes change lie half-way between their own."""
-    rng = np.random.default_rng(seed)
-    voxels = np.full(shape, -90, np.int16)
-    voxels[4:-4, 4:-4, 3:-3] = 40
-    voxels[6 : 11 + seed, 12:20, 5:12] = 310
-    return voxels + rng.integers(-5, 6, shape).astype(np.int16)
-
-
-def write_scan(path: Path, seed: int, oblique: bool = True) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(hu_volume(seed), affine_of(seed, (2.2, 1.9, 3.3), oblique))
-    nibabel.save(image, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("raw")
-    for seed, name in enumerate(CASES):
-        write_scan(folder / "imagesTr" / f"{name}_0000.nii.gz", seed, oblique=seed != 1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def description(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("spec") / "toy.yaml"
-    path.write_text(json.dumps(SPEC.model_dump(mode="json")), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def preprocessed(raw: Path, description: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    full = tmp_path_factory.mktemp("full")
-    for name in CASES:
-        file = f"{name}_0000.nii.gz"
-        (full / "imagesTr").mkdir(exist_ok=True)
-        (full / "labelsTr").mkdir(exist_ok=True)
-        shutil.copy(raw / "imagesTr" / file, full / "imagesTr")
-        scan = nibabel.load(raw / "imagesTr" / file)
-        label = (np.asarray(scan.dataobj) > -25).astype(np.uint8) + (np.asarray(scan.dataobj) > 175)
-        nibabel.save(nibabel.Nifti1Image(label.astype(np.uint8), scan.affine), full / "labelsTr" / f"{name}.nii.gz")
-    return run_preprocess(full, full / "out", dataset=description)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    method = build_method(info())
-    for network in method.published_modules().values():
-        # Random weights, but no class that wins everywhere.
-        head = network.get_submodule("out_conv")
-        torch.nn.init.zeros_(head.bias)
-        head.weight.data.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.3, 0.3]])[..., None, None, None])
-    path = tmp_path_factory.mktemp("model") / "best_model.pth"
-    save_checkpoint(path, method, info())
-    return path
-
-
 @pytest.fixture
 def bright(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the checkpoint's network by one whose answer is known."""
     monkeypatch.setattr(module, "load_predictor", lambda *_, **__: (ByBrightness().eval(), info()))
 
 
-def raw_file(raw: Path, case: str) -> Path:
-    return raw / "imagesTr" / f"{case}_0000.nii.gz"
-
-
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(nibabel.load(path).dataobj)
-
-
 def dice(a: np.ndarray, b: np.ndarray, label: int) -> float:
     return 2 * ((a == label) & (b == label)).sum() / ((a == label).sum() + (b == label).sum())
-
-
-def problems_of(call) -> str:
-    with pytest.raises(InputError) as caught:
-        call()
-    return str(caught.value)
 
 
 class TestPredictImage:
@@ -150,7 +64,7 @@ class TestPredictImage:
         image = sitk.GetImageFromArray(np.ascontiguousarray(hu_volume(0, (30, 34, 28)).transpose(2, 1, 0)))
         image.SetSpacing((2.4, 2.1, 3.3))
         image = sitk.DICOMOrient(image, orientation)
-        result = predict_image(ByBrightness(), info(), image, blending=blending)
+        result = predict_image(ByBrightness(), info(), image, WindowSettings.model_validate({"blending": blending}))
         assert Geometry.of(result) == Geometry.of(image)
         assert result.GetPixelID() == sitk.sitkUInt8
         hu = sitk.GetArrayFromImage(image)
@@ -180,7 +94,7 @@ class TestPredictImage:
 
 class TestFromScans:
     def test_a_folder_of_scans(self, raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
-        out = run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr")
+        out = predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr")
         assert sorted(path.name for path in out.glob("*.nii.gz")) == [f"{case}.nii.gz" for case in CASES]
         for case in CASES:
             scan = raw_file(raw, case)
@@ -195,7 +109,7 @@ class TestFromScans:
             assert dice(found, (hu > -25).astype(int) + (hu > 175), 2) > 0.85
 
     def test_one_file(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
-        out = run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw_file(raw, "a_002"))
+        out = predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw_file(raw, "a_002"))
         assert [path.name for path in out.glob("*.nii.gz")] == ["a_002.nii.gz"]
 
     def test_all_bad_scans_are_named_and_nothing_is_written(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -206,7 +120,7 @@ class TestFromScans:
         (scans / "b_0000.nii.gz").touch()
         nan = np.full((5, 5, 5), np.nan, np.float32)
         nibabel.save(nibabel.Nifti1Image(nan, np.eye(4)), scans / "c.nii.gz")
-        text = problems_of(lambda: run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=scans))
+        text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=scans))
         assert len(text.splitlines()) == 3
         for part in (
             "a_001_0000.nii.gz: the file is truncated",
@@ -219,14 +133,14 @@ class TestFromScans:
     def test_two_files_of_one_case(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001_0000.nii.gz")
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001.nii.gz")
-        text = problems_of(lambda: run_predict(model_path=checkpoint, output_path=tmp_path / "o", input_path=tmp_path))
+        text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "o", input_path=tmp_path))
         assert "two files of the case a_001" in text
 
     def test_scans_are_never_overwritten(self, checkpoint: Path, tmp_path: Path) -> None:
         scan = write_scan(tmp_path / "x.nii.gz", 0)
         before = scan.read_bytes()
         for given in (tmp_path, scan):
-            text = problems_of(lambda g=given: run_predict(model_path=checkpoint, output_path=tmp_path, input_path=g))
+            text = problems_of(lambda g=given: predict(model_path=checkpoint, output_path=tmp_path, input_path=g))
             assert "must not overwrite" in text
         assert scan.read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == ["x.nii.gz"]
@@ -235,7 +149,7 @@ class TestFromScans:
     def test_nothing_to_predict(self, checkpoint: Path, tmp_path: Path, name: str, message: str) -> None:
         (tmp_path / "empty").mkdir()
         text = problems_of(
-            lambda: run_predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=tmp_path / name)
+            lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=tmp_path / name)
         )
         assert message in text
         assert name in text
@@ -247,9 +161,9 @@ class TestFromScans:
         content = torch.load(checkpoint, weights_only=True)
         torch.save({key: value for key, value in content.items() if isinstance(value, dict)}, published)
         call = {"model_path": published, "output_path": tmp_path / "out", "input_path": raw_file(raw, "a_001")}
-        assert "--dataset" in problems_of(lambda: run_predict(**call))
-        run_predict(**call, dataset=description)
-        run_predict(model_path=checkpoint, output_path=tmp_path / "own", input_path=raw_file(raw, "a_001"))
+        assert "--dataset" in problems_of(lambda: predict(**call))
+        predict(**call, dataset=description)
+        predict(model_path=checkpoint, output_path=tmp_path / "own", input_path=raw_file(raw, "a_001"))
         assert np.array_equal(voxels(tmp_path / "out" / "a_001.nii.gz"), voxels(tmp_path / "own" / "a_001.nii.gz"))
 
 
@@ -258,14 +172,14 @@ class TestFromPreprocessed:
         self, raw: Path, preprocessed: Path, checkpoint: Path, tmp_path: Path
     ) -> None:
         scans = raw / "imagesTr"
-        a = run_predict(model_path=checkpoint, output_path=tmp_path / "a", input_path=scans)
-        b = run_predict(
+        a = predict(model_path=checkpoint, output_path=tmp_path / "a", input_path=scans)
+        b = predict(
             model_path=checkpoint,
             output_path=tmp_path / "b",
             npy_path=preprocessed / "imagesTr",
             original_nii_path=scans,
         )
-        c = run_predict(model_path=checkpoint, output_path=tmp_path / "c", npy_path=preprocessed)
+        c = predict(model_path=checkpoint, output_path=tmp_path / "c", npy_path=preprocessed)
         for case in CASES:
             name = f"{case}.nii.gz"
             assert (a / name).read_bytes() == (b / name).read_bytes()
@@ -273,19 +187,23 @@ class TestFromPreprocessed:
             # Without the scan's header: the same up to how ITK rounds orientations.
             assert np.array_equal(voxels(a / name), voxels(c / name))
             grids = [Geometry.of(sitk.ReadImage(str(folder / name))) for folder in (a, c)]
-            assert grids[0].matches(grids[1], 1e-5) == []
+            assert_nearly_equal(*grids)
 
     def test_only_the_cases_of_a_list(self, preprocessed: Path, checkpoint: Path, tmp_path: Path) -> None:
         (preprocessed / "splits" / "mine.txt").write_text("a_003\na_001\n", encoding="utf-8")
         call = {"model_path": checkpoint, "npy_path": preprocessed / "imagesTr"}
-        out = run_predict(**call, output_path=tmp_path / "a", split="mine")
+        out = predict(**call, output_path=tmp_path / "a", split="mine")
         assert sorted(path.name for path in out.glob("*.nii.gz")) == ["a_001.nii.gz", "a_003.nii.gz"]
-        out = run_predict(**call, output_path=tmp_path / "b", cases=["a_002"])
+        out = predict(**call, output_path=tmp_path / "b", cases=listed(tmp_path / "one.txt", "a_002"))
         assert [path.name for path in out.glob("*.nii.gz")] == ["a_002.nii.gz"]
-        text = problems_of(lambda: run_predict(**call, output_path=tmp_path / "c", split="mime"))
+        text = problems_of(lambda: predict(**call, output_path=tmp_path / "c", split="mime"))
         assert "mime.txt" in text
         assert "Did you mean 'mine'?" in text
-        text = problems_of(lambda: run_predict(**call, output_path=tmp_path / "c", cases=["a_002", "a_009", "b"]))
+        text = problems_of(
+            lambda: predict(
+                **call, output_path=tmp_path / "c", cases=listed(tmp_path / "two.txt", "a_002", "a_009", "b")
+            )
+        )
         assert "'a_009'" in text
         assert "'b'" in text
 
@@ -297,7 +215,7 @@ class TestFromPreprocessed:
         (scans / "a_001_0000.nii.gz").unlink()
         shutil.copy(raw_file(raw, "a_001"), scans / "a_003_0000.nii.gz")
         text = problems_of(
-            lambda: run_predict(
+            lambda: predict(
                 model_path=checkpoint,
                 output_path=tmp_path / "out",
                 npy_path=preprocessed / "imagesTr",
@@ -311,9 +229,7 @@ class TestFromPreprocessed:
 
     def test_a_raw_folder_is_refused(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         for path in (raw / "imagesTr", raw, raw / "nowhere"):
-            text = problems_of(
-                lambda p=path: run_predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=p)
-            )
+            text = problems_of(lambda p=path: predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=p))
             assert str(raw) in text
 
     def test_another_spacing_than_in_training_is_refused(self, preprocessed: Path, tmp_path: Path) -> None:
@@ -321,7 +237,7 @@ class TestFromPreprocessed:
         path = tmp_path / "model.pth"
         save_checkpoint(path, build_method(other), other)
         text = problems_of(
-            lambda: run_predict(model_path=path, output_path=tmp_path / "out", npy_path=preprocessed / "imagesTr")
+            lambda: predict(model_path=path, output_path=tmp_path / "out", npy_path=preprocessed / "imagesTr")
         )
         assert "1.5 x 1.5 x 2 mm" in text
         assert "--spacing 3,3,3" in text
@@ -330,19 +246,17 @@ class TestFromPreprocessed:
 class TestCheckpoint:
     def test_another_number_of_classes(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         call = {"model_path": checkpoint, "output_path": tmp_path / "out", "input_path": raw / "imagesTr"}
-        text = problems_of(lambda: run_predict(**call, num_classes=16, method="cps"))
+        text = problems_of(lambda: predict(**call, num_classes=16, method="cps"))
         assert f"{checkpoint}: the checkpoint has 3 classes, but --num_classes is 16" in text
         assert f"{checkpoint}: a checkpoint of the method 'supervised', not 'cps'" in text
-        text = problems_of(lambda: run_predict(**call, dataset="amos"))
+        text = problems_of(lambda: predict(**call, dataset="amos"))
         assert "3 classes, but the data set amos22 has 16" in text
-        run_predict(**call, num_classes=3, method="supervised")
+        predict(**call, num_classes=3, method="supervised")
 
     def test_not_one(self, raw: Path, tmp_path: Path) -> None:
         path = tmp_path / "best_model.pth"
         path.write_text("hello", encoding="utf-8")
-        text = problems_of(
-            lambda: run_predict(model_path=path, output_path=tmp_path / "out", input_path=raw / "imagesTr")
-        )
+        text = problems_of(lambda: predict(model_path=path, output_path=tmp_path / "out", input_path=raw / "imagesTr"))
         assert f"{path}: not a checkpoint" in text
 
     @pytest.mark.parametrize(
@@ -350,149 +264,21 @@ class TestCheckpoint:
     )
     def test_wrong_settings(self, raw: Path, checkpoint: Path, tmp_path: Path, wrong: dict[str, object]) -> None:
         text = problems_of(
-            lambda: run_predict(
-                model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr", **wrong
-            )
+            lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw / "imagesTr", **wrong)
         )
-        assert f"--{next(iter(wrong))}" in text
+        assert next(iter(wrong)) in text
 
     def test_scans_and_arrays_exclude_each_other(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         call = {"model_path": checkpoint, "output_path": tmp_path / "out"}
         for given in ({}, {"input_path": raw, "npy_path": raw}):
-            assert "--npy_path" in problems_of(lambda g=given: run_predict(**call, **g))
-
-
-class TestGoingOn:
-    def call(self, raw: Path, checkpoint: Path, out: Path, **changes) -> None:
-        settings = {"model_path": checkpoint, "output_path": out, "input_path": raw / "imagesTr", **changes}
-        run_predict(**settings)
-
-    def stamps(self, out: Path) -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
-
-    def test_finished_cases_are_kept_and_missing_ones_made(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
-        out = tmp_path / "out"
-        self.call(raw, checkpoint, out)
-        before = self.stamps(out)
-        content = (out / "a_002.nii.gz").read_bytes()
-        (out / "a_002.nii.gz").unlink()
-        self.call(raw, checkpoint, out)
-        after = self.stamps(out)
-        assert {name for name in after if after[name] != before[name]} == {"a_002.nii.gz"}
-        assert (out / "a_002.nii.gz").read_bytes() == content
-        self.call(raw, checkpoint, out, resume=False)
-        assert all(self.stamps(out)[name] != after[name] for name in after)
-
-    def test_other_settings_or_another_checkpoint_make_all_anew(
-        self, raw: Path, checkpoint: Path, tmp_path: Path
-    ) -> None:
-        out = tmp_path / "out"
-        self.call(raw, checkpoint, out)
-        stamps = [self.stamps(out)]
-        self.call(raw, checkpoint, out, overlap=0.25)
-        stamps.append(self.stamps(out))
-        torch.manual_seed(1)
-        other = tmp_path / "other.pth"
-        save_checkpoint(other, build_method(info()), info())
-        self.call(raw, other, out, overlap=0.25)
-        stamps.append(self.stamps(out))
-        for name in stamps[0]:
-            assert len({each[name] for each in stamps}) == 3
-
-    def test_a_changed_scan_is_predicted_again(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
-        scans, out = tmp_path / "scans", tmp_path / "out"
-        shutil.copytree(raw, scans)
-        self.call(scans, checkpoint, out)
-        before = self.stamps(out)
-        write_scan(scans / "imagesTr" / "a_001_0000.nii.gz", 5)
-        self.call(scans, checkpoint, out)
-        after = self.stamps(out)
-        assert {name for name in after if after[name] != before[name]} == {"a_001.nii.gz"}
-
-    def test_an_interrupted_run_leaves_no_older_results(
-        self, raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        out = tmp_path / "out"
-        self.call(raw, checkpoint, out)
-        wanted = {path.name: path.read_bytes() for path in out.glob("*.nii.gz")}
-        self.call(raw, checkpoint, out, overlap=0.0)
-        original, done = module.labels_on_grid, []
-
-        def dies(*args):
-            if done:
-                raise KeyboardInterrupt
-            done.append(1)
-            return original(*args)
-
-        monkeypatch.setattr(module, "labels_on_grid", dies)
-        with pytest.raises(KeyboardInterrupt):
-            self.call(raw, checkpoint, out)
-        assert [path.name for path in out.iterdir() if path.name != MANIFEST] == ["a_001.nii.gz"]
-        monkeypatch.undo()
-        self.call(raw, checkpoint, out)
-        assert {path.name: path.read_bytes() for path in out.glob("*.nii.gz")} == wanted
-
-    def test_a_full_gpu_is_said_in_words(
-        self, raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full(*_, **__):
-            raise torch.OutOfMemoryError
-
-        monkeypatch.setattr(module, "predict_probabilities", full)
-        with pytest.raises(DuomodError, match=r"a_001: the GPU's memory is too small"):
-            self.call(raw, checkpoint, tmp_path / "out")
+            assert "--npy_path" in problems_of(lambda g=given: predict(**call, **g))
 
 
 def test_probabilities_can_be_kept(raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
-    out = run_predict(
+    out = predict(
         model_path=checkpoint, output_path=tmp_path, input_path=raw_file(raw, "a_001"), save_probabilities=True
     )
     with np.load(out / "probabilities" / "a_001.npz") as stored:
         assert stored["probabilities"].dtype == np.float16
         assert np.allclose(stored["probabilities"].astype(np.float32).sum(0), 1)
         assert tuple(stored["spacing_mm"]) == SPEC.spacing
-
-
-class TestWriteLabels:
-    def labels(self, path: Path) -> sitk.Image:
-        grid = Geometry.of(sitk.ReadImage(str(path)))
-        array = np.random.default_rng(0).integers(0, 3, grid.shape).astype(np.uint8)
-        return grid.image_of(array)
-
-    @pytest.mark.parametrize("endian", ["<", ">"])
-    @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
-    def test_the_header_says_the_same_place_and_nothing_of_the_patient(
-        self, tmp_path: Path, endian: str, name: str
-    ) -> None:
-        header = nibabel.Nifti1Header(endianness=endian)
-        header["descrip"] = b"Doe, John"
-        header["db_name"] = b"Doe"
-        header.set_xyzt_units("mm")
-        scan = nibabel.Nifti1Image(hu_volume(0).astype(f"{endian}i2"), affine_of(3, (0.7, 0.8, 5.0)), header)
-        scan.header.set_slope_inter(2.0, -1024.0)
-        nibabel.save(scan, tmp_path / name)
-        labels = self.labels(tmp_path / name)
-        write_labels(labels, tmp_path / "out.nii.gz", tmp_path / name)
-        result, source = nibabel.load(tmp_path / "out.nii.gz"), nibabel.load(tmp_path / name)
-        assert np.array_equal(result.affine, source.affine)
-        assert result.header.get_qform(coded=True)[1] == source.header.get_qform(coded=True)[1]
-        assert result.header.get_sform(coded=True)[1] == source.header.get_sform(coded=True)[1]
-        assert result.header.get_xyzt_units() == source.header.get_xyzt_units()
-        assert result.get_data_dtype() == np.uint8
-        assert np.array_equal(np.asarray(result.dataobj).T, sitk.GetArrayFromImage(labels))
-        assert b"Doe" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())[:352]
-        read = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
-        assert Geometry.of(read) == Geometry.of(labels)
-        assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(labels))
-
-    def test_without_a_scan(self, tmp_path: Path) -> None:
-        labels = self.labels(write_scan(tmp_path / "scan.nii.gz", 4))
-        write_labels(labels, tmp_path / "out.nii.gz")
-        read = sitk.ReadImage(str(tmp_path / "out.nii.gz"))
-        assert Geometry.of(read).matches(Geometry.of(labels), 1e-5) == []
-        assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(labels))
-
-    def test_a_folder_that_cannot_be_made_is_an_os_error(self, tmp_path: Path) -> None:
-        labels = self.labels(write_scan(tmp_path / "scan.nii.gz", 4))
-        with pytest.raises(OSError, match=r"scan\.nii\.gz"):
-            write_labels(labels, tmp_path / "scan.nii.gz" / "out.nii.gz")

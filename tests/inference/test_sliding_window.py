@@ -12,7 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from duomod.inference.settings import WindowSettings
 from duomod.inference.sliding_window import predict_probabilities, window_starts, window_weights
+
+OVERLAP = WindowSettings().overlap
 
 
 class Pointwise(nn.Module):
@@ -99,7 +102,8 @@ class TestPrediction:
     def test_windows_together_or_one_by_one_give_the_same(self, blending, batch_size) -> None:
         array = volume(12, 14, 17)
         one, many = (
-            predict_probabilities(Local(), array, (6, 8, 8), blending=blending, batch_size=n) for n in (1, batch_size)
+            predict_probabilities(Local(), array, (6, 8, 8), overlap=OVERLAP, blending=blending, batch_size=n)
+            for n in (1, batch_size)
         )
         assert torch.allclose(one, many, atol=1e-6)
 
@@ -123,7 +127,7 @@ class TestPrediction:
         assert torch.allclose(ours, theirs, atol=1e-5)
 
     def test_shares_sum_to_one_everywhere(self, blending) -> None:
-        result = predict_probabilities(Local(), volume(11, 13, 17), (8, 8, 8), blending=blending)
+        result = predict_probabilities(Local(), volume(11, 13, 17), (8, 8, 8), overlap=OVERLAP, blending=blending)
         assert torch.allclose(result.sum(0), torch.ones(11, 13, 17), atol=1e-5)
 
     def test_a_small_volume_is_padded_with_zeros_at_its_end(self, blending) -> None:
@@ -135,7 +139,7 @@ class TestPrediction:
                 return super().forward(x)
 
         array = 1 - 0.5 * volume(3, 9, 4)
-        assert predict_probabilities(Spy(), array, (8, 8, 8), blending=blending).shape == (3, 3, 9, 4)
+        assert predict_probabilities(Spy(), array, (8, 8, 8), overlap=OVERLAP, blending=blending).shape == (3, 3, 9, 4)
         assert len(seen) == 2
         for window in seen:
             assert window.shape == (1, 1, 8, 8, 8)
@@ -151,8 +155,10 @@ class TestPrediction:
                 return super().forward(x).softmax(1)
 
         array = volume(9, 10, 11)
-        expected = predict_probabilities(Pointwise(), array, (8, 8, 8), blending=blending)
-        assert torch.allclose(predict_probabilities(Ready(), array, (8, 8, 8), blending=blending), expected, atol=1e-6)
+        expected = predict_probabilities(Pointwise(), array, (8, 8, 8), overlap=OVERLAP, blending=blending)
+        assert torch.allclose(
+            predict_probabilities(Ready(), array, (8, 8, 8), overlap=OVERLAP, blending=blending), expected, atol=1e-6
+        )
 
     def test_under_autocast_the_sum_stays_in_float32(self, blending) -> None:
         array = volume(9, 10, 11)
@@ -168,5 +174,7 @@ class TestPrediction:
 
 def test_the_blendings_differ_where_windows_disagree() -> None:
     array = volume(8, 8, 20)
-    uniform, gaussian = (predict_probabilities(Local(), array, (8, 8, 8), blending=b) for b in ("uniform", "gaussian"))
+    uniform, gaussian = (
+        predict_probabilities(Local(), array, (8, 8, 8), overlap=OVERLAP, blending=b) for b in ("uniform", "gaussian")
+    )
     assert not torch.allclose(uniform, gaussian, atol=1e-3)

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.methods import registry
 from duomod.methods.conformance import check_method
-from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
+from duomod.settings import checked
 from duomod.training.checkpoint import load_predictor
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
@@ -98,7 +100,7 @@ def train(data: Path, run: Path, **options: object) -> Path:
         "validation": {"every_epochs": 2},
     }
     always = {"gpu": "", "preset": "compact", "settings": settings, "labeled_count": 2}
-    return run_train(data_path=data, output_dir=run, **always, **options)
+    return run_train(checked(TrainSettings, {"data_path": data, "output_dir": run, **always, **options}))
 
 
 def test_a_separate_package_adds_a_method_that_conforms_and_trains(

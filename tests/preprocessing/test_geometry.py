@@ -10,16 +10,9 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from duomod.preprocessing.geometry import (
-    Geometry,
-    canonical,
-    labels_on_grid,
-    read_geometry,
-    resample_image,
-    resample_label,
-    to_array,
-    working_geometry,
-)
+from duomod.datasets.grid import Geometry
+from duomod.datasets.scan import to_array
+from duomod.preprocessing.geometry import canonical, labels_on_grid, resample_image, resample_label, working_geometry
 
 AXIS_ALIGNED = [
     np.array([np.eye(3)[:, axis] * sign for axis, sign in zip(axes, signs, strict=True)]).T
@@ -75,32 +68,6 @@ def brute_force(probabilities: np.ndarray, working: Geometry, target: Geometry) 
         for share in probabilities
     ]
     return np.argmax(resampled, axis=0).astype(np.uint8)
-
-
-class TestGeometry:
-    def test_survives_json(self) -> None:
-        grid = random_geometry(np.random.default_rng(0), oblique(0))
-        assert Geometry.model_validate_json(grid.model_dump_json()) == grid
-
-    def test_an_image_on_it_has_it_exactly(self) -> None:
-        grid = random_geometry(np.random.default_rng(1), oblique(1))
-        assert Geometry.of(grid.image_of(np.zeros(grid.shape, np.uint8))) == grid
-
-    def test_an_array_of_another_shape_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="shape"):
-            geometry().image_of(np.zeros((9, 10, 11), np.uint8))
-
-    def test_differences_are_said_in_words(self) -> None:
-        grid = geometry()
-        assert grid.matches(grid) == []
-        assert grid.matches(geometry(spacing=(1.0, 1.0, 1.0 + 1e-6))) == []
-        moved = geometry(size=(9, 10, 12), origin=(0.0, 5.0, 0.0))
-        assert moved.matches(grid) == ["size (9, 10, 12) against (9, 10, 11)", "origin (0, 5, 0) against (0, 0, 0)"]
-
-    def test_read_from_a_file(self, tmp_path) -> None:
-        grid = geometry(spacing=(1.5, 2.0, 2.5), origin=(-3.0, 4.0, 5.0), direction=AXIS_ALIGNED[13])
-        sitk.WriteImage(grid.image_of(np.zeros(grid.shape, np.uint8)), str(tmp_path / "a.nii.gz"))
-        assert read_geometry(tmp_path / "a.nii.gz").matches(grid, 1e-6) == []
 
 
 class TestCanonical:

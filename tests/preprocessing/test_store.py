@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 
 
@@ -29,7 +30,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 continue
             (raw / kind).mkdir(exist_ok=True)
             sitk.WriteImage(sitk.GetImageFromArray(array), str(raw / kind / f"{case}.nii.gz"))
-    return run_preprocess(raw, tmp_path_factory.mktemp("out") / "store", num_classes=2, spacing=(1.0, 1.0, 1.0))
+    return run_preprocess(
+        PreprocessSettings(
+            data_path=raw,
+            output_path=tmp_path_factory.mktemp("out") / "store",
+            num_classes=2,
+            spacing=(1.0, 1.0, 1.0),
+        )
+    )
 
 
 def test_arrays_are_memory_maps_of_the_stored_types(folder: Path) -> None:

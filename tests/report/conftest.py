@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from duomod.evaluation.evaluate import run_evaluate
+from duomod.evaluation.settings import EvaluateSettings
 
 METHODS = ("supervised", "cps", "duomodnet")
 CLASSES = ("background", "liver", "gallbladder", "adrenal")
@@ -80,11 +81,13 @@ def write_runs(root: Path, methods: tuple[str, ...] = METHODS, metrics: tuple[st
             text = "\n".join(map(json.dumps, lines)) + '\n{"step": 40, "lo'
             (folder / "metrics.jsonl").write_text(text)
             run_evaluate(
-                folder / "predictions",
-                root / "labels",
-                output_csv=folder / "result.csv",
-                dataset=str(spec),
-                metrics=metrics,
+                EvaluateSettings(
+                    pred_path=folder / "predictions",
+                    gt_path=root / "labels",
+                    output_csv=folder / "result.csv",
+                    dataset=str(spec),
+                    metrics=metrics,
+                )
             )
     return root / "runs"
 

@@ -12,18 +12,25 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from duomod.datasets.scan import to_array
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import to_array
 from duomod.report.charts import all_charts
 from duomod.report.charts.curves import MAX_POINTS, _thinned
 from duomod.report.charts.missed import missed_counts
 from duomod.report.charts.scores import head_mean, tail_mean
 from duomod.report.overlays import worst_slice, write_overlay
 from duomod.report.page import run_report
+from duomod.report.settings import ReportSettings
 from duomod.report.sources.collect import baseline_of, collect, read_curves
 from duomod.report.sources.files import locate
 from duomod.report.sources.scans import CaseSource, Overlay, read_case
 from duomod.report.worst import worst_cases
+from duomod.settings import checked
+
+
+def report(runs: list[Path], output: Path, **options: object) -> Path:
+    return run_report(checked(ReportSettings, {"runs": runs, "output": output, **options}))
+
 
 METHODS = ["cps", "duomodnet", "supervised"]
 
@@ -210,7 +217,7 @@ class TestPage:
     @pytest.fixture(scope="class")
     @staticmethod
     def report(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return run_report([study / "runs"], tmp_path_factory.mktemp("out") / "report").parent
+        return report([study / "runs"], tmp_path_factory.mktemp("out") / "report").parent
 
     def test_nothing_is_loaded_from_the_network(self, report: Path) -> None:
         page = (report / "index.html").read_text()
@@ -232,16 +239,16 @@ class TestPage:
 
     def test_a_report_is_replaced_and_anything_else_is_not(self, study: Path, tmp_path: Path) -> None:
         output = tmp_path / "report"
-        run_report([study / "runs" / "cps"], output, viewer=False, worst=0)
+        report([study / "runs" / "cps"], output, viewer=False, worst=0)
         (output / "stale.txt").write_text("from the older report")
-        run_report([study / "runs" / "cps"], output, viewer=False, worst=0, title="Second")
+        report([study / "runs" / "cps"], output, viewer=False, worst=0, title="Second")
         assert "<h1>Second</h1>" in (output / "index.html").read_text()
         assert not (output / "stale.txt").exists()
         assert [path.name for path in tmp_path.iterdir()] == ["report"]
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.tex").write_text("years of work")
         with pytest.raises(InputError, match="not a report"):
-            run_report([study / "runs" / "cps"], tmp_path / "mine")
+            report([study / "runs" / "cps"], tmp_path / "mine")
 
     def test_a_failure_leaves_nothing_behind(self, study: Path, tmp_path: Path) -> None:
         runs = tmp_path / "in" / "cps"
@@ -251,13 +258,13 @@ class TestPage:
         for seed in ("seed_0", "seed_1"):
             sitk.WriteImage(image, str(runs / seed / "predictions" / "b.nii.gz"))
         with pytest.raises(InputError, match=r"b\.nii\.gz"):
-            run_report([runs], tmp_path / "out" / "report")
+            report([runs], tmp_path / "out" / "report")
         assert list((tmp_path / "out").iterdir()) == []
 
     def test_names_from_outside_cannot_become_code(self, study: Path, tmp_path: Path) -> None:
         evil = tmp_path / "<script>alert(1)<"
         shutil.copytree(study / "runs" / "duomodnet", evil)
-        page = run_report([evil], tmp_path / "report", worst=0).read_text()
+        page = report([evil], tmp_path / "report", worst=0).read_text()
         assert "<script>alert(1)" not in page
         for script in (tmp_path / "report" / "cases").iterdir():
             assert "<" not in script.read_text()
@@ -267,6 +274,6 @@ class TestPage:
         shutil.copytree(study / "runs" / "cps", runs)
         for manifest in runs.glob("seed_*/predictions/prediction.json"):
             manifest.unlink()
-        page = run_report([runs], tmp_path / "report").read_text()
+        page = report([runs], tmp_path / "report").read_text()
         assert "scan not found for all cases" in page
         assert "This report holds no volumes" in page

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from duomod.report.page import run_report
+from duomod.report.settings import ReportSettings
 
 #: Pixels of a canvas that are neither black nor transparent.
 LIT = """canvas => {
@@ -20,7 +21,9 @@ LIT = """canvas => {
 
 @pytest.fixture(scope="module")
 def address(study: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return run_report([study / "runs"], tmp_path_factory.mktemp("page") / "report").as_uri()
+    return run_report(
+        ReportSettings(runs=(study / "runs",), output=tmp_path_factory.mktemp("page") / "report")
+    ).as_uri()
 
 
 def column(page: Any, table: str, index: int) -> list[str]:

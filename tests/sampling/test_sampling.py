@@ -9,9 +9,11 @@ import torch
 
 from duomod.config import AugmentConfig, SamplingConfig, train_config
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.sampling.batch import Batch, View
 from duomod.sampling.patches import corner_around, random_corner, read_patch
@@ -71,8 +73,8 @@ class TestSeeding:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("sampling")
-    raw = write_phantom(folder / "raw", cases=8, seed=0, preset="tiny")
-    return Store.open(run_preprocess(raw, folder / "data"))
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return Store.open(run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data")))
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,13 @@ import torch
 import yaml
 
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.errors import InputError
 from duomod.preprocessing.preprocess import run_preprocess
+from duomod.preprocessing.settings import PreprocessSettings
+from duomod.settings import checked
 from duomod.training.checkpoint import load_predictor, read_checkpoint
+from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 
 SMALL: dict[str, Any] = {
@@ -34,13 +38,15 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    return run_preprocess(write_phantom(folder / "raw", cases=8, seed=0, preset="tiny"), folder / "data")
+    raw = write_phantom(PhantomSettings(out=folder / "raw", cases=8, preset="tiny"))
+    return run_preprocess(PreprocessSettings(data_path=raw, output_path=folder / "data"))
 
 
 def train(data: Path, output: Path, model: str = "duomodnet", **changes: Any) -> Path:
     settings = {**SMALL, **changes.pop("settings", {})}
     options = {"labeled_count": 2, "gpu": "", "preset": "compact", **changes}
-    return run_train(model=model, data_path=data, output_dir=output, settings=settings, **options)
+    given = {"model": model, "data_path": data, "output_dir": output, "settings": settings, **options}
+    return run_train(checked(TrainSettings, given))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -214,7 +220,7 @@ class TestWrongUse:
 
     def test_a_missing_split_lists_those_there_are(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="labeled_5p"):
-            train(data, tmp_path / "run", labeled_count=None, split_name="labeled_7x")
+            train(data, tmp_path / "run", labeled_count=None, split="labeled_7x")
 
     def test_a_folder_that_is_not_preprocessed_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "raw").mkdir()

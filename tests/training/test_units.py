@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import pickle
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from duomod.training.precision import (
     guard_shallow_convolutions,
     shallow_bf16_is_broken,
 )
-from duomod.training.validate import case_dice
 
 
 class TestSchedules:
@@ -105,17 +103,6 @@ class TestPrecision:
         assert ((network[0].weight.grad - exact).norm() / exact.norm()).item() < 0.05
         assert list(network.state_dict()) == keys
         assert isinstance(network[0], ShallowSafeConv3d) == shallow_bf16_is_broken()
-
-
-class TestDice:
-    def test_known_by_hand(self) -> None:
-        truth = torch.tensor([[[0, 1, 1, 2]]], dtype=torch.uint8).numpy()
-        prediction = torch.tensor([[[0, 1, 0, 0]]], dtype=torch.uint8).numpy()
-        dice = case_dice(prediction, truth, 4)
-        assert dice[0] == pytest.approx(2 / 4)
-        assert dice[1] == pytest.approx(2 / 3)
-        assert dice[2] == 0
-        assert math.isnan(dice[3])
 
 
 def small_info(**changes: object) -> ModelInfo:

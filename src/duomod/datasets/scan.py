@@ -6,41 +6,28 @@ ITK alone is not enough: it reads a truncated ``.nii.gz`` without complaint and 
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import SimpleITK as sitk
+from nibabel import Nifti1Header, Nifti2Header
 from numpy.typing import NDArray
 
+from duomod.datasets.case_names import is_nifti
 from duomod.errors import InputError
 
 # ITK's own warnings name no file; ours do.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 _DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
-_FLOAT_TYPES = {16: "f4", 64: "f8"}  # NIfTI datatype codes
+_FLOAT_TYPES = (16, 64)  # NIfTI datatype codes
 _CHUNK = 1 << 22
-
-
-class _Header(NamedTuple):
-    """What a NIfTI header announces: version, array shape, type code, byte order, where the voxels start and end."""
-
-    version: int
-    shape: tuple[int, ...]
-    datatype: int
-    order: str
-    offset: int
-    end: int
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether a file's name is that of a NIfTI volume (hidden files are not)."""
-    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -128,7 +115,8 @@ def _itk(path: Path, read: Callable[[str], Any]) -> Any:
         raise InputError(f"{path}: {reason}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_nifti(path: Path) -> IO[bytes]:
+    """Open a NIfTI file, packed or not, for reading its bytes."""
     # Not gzip.open: its result is of another type, and a plain file would need a branch at every call.
     return gzip.GzipFile(path, "rb") if path.name.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
@@ -156,37 +144,40 @@ def _file_problem(path: Path) -> str | None:
         return f"{path}: truncated or damaged gzip file; copy or download it again"
     if header is None:
         return f"{path}: not a NIfTI file (no valid header); export the scan as NIfTI"
-    if header.version != 1:
+    if isinstance(header, Nifti2Header):
         return f"{path}: a NIfTI-2 file, which cannot be read here; save it as NIfTI-1 (the usual .nii.gz)"
-    if len(header.shape) != 3:
-        size = " x ".join(map(str, header.shape))
-        return f"{path}: a {len(header.shape)}D file ({size}); duomod needs 3D volumes: give one 3D scan per file"
-    if not (_gzip_holds(path, header.end) if packed else path.stat().st_size >= header.end):
-        return f"{path}: the file is truncated (it should hold {header.end:,} bytes of data); copy or download it again"
+    shape, end = _shape(header), _end(header)
+    if len(shape) != 3:
+        size = " x ".join(map(str, shape))
+        return f"{path}: a {len(shape)}D file ({size}); duomod needs 3D volumes: give one 3D scan per file"
+    if not (_gzip_holds(path, end) if packed else path.stat().st_size >= end):
+        return f"{path}: the file is truncated (it should hold {end:,} bytes of data); copy or download it again"
     return None
 
 
-def _header(path: Path) -> _Header | None:
-    """Read a NIfTI header; None if the file has none."""
-    with _open(path) as stream:
-        data = stream.read(544)
-    for order in "<>":
-        if len(data) >= 348 and struct.unpack_from(f"{order}i", data)[0] == 348:
-            version = 1
-            dims: tuple[int, ...] = struct.unpack_from(f"{order}8h", data, 40)
-            datatype, bits = struct.unpack_from(f"{order}2h", data, 70)
-            offset = int(struct.unpack_from(f"{order}f", data, 108)[0])
-        elif len(data) >= 540 and struct.unpack_from(f"{order}i", data)[0] == 540:
-            version = 2
-            datatype, bits = struct.unpack_from(f"{order}2h", data, 12)
-            dims = struct.unpack_from(f"{order}8q", data, 16)
-            offset = struct.unpack_from(f"{order}q", data, 168)[0]
-        else:
+def _header(path: Path) -> Nifti1Header | None:
+    """Read a NIfTI header (a NIfTI-2 one is a kind of it); None if the file has none."""
+    with open_nifti(path) as stream:
+        data = stream.read(Nifti2Header.sizeof_hdr)
+    for kind, order in itertools.product((Nifti1Header, Nifti2Header), "<>"):
+        if len(data) < kind.sizeof_hdr:
             continue
-        if 1 <= dims[0] <= 7 and all(d >= 1 for d in dims[1 : dims[0] + 1]):
-            shape = dims[1 : dims[0] + 1]
-            return _Header(version, shape, datatype, order, offset, offset + math.prod(shape) * bits // 8)
+        header: Nifti1Header = kind(data[: kind.sizeof_hdr], order, check=False)
+        if header["sizeof_hdr"] != kind.sizeof_hdr:
+            continue
+        axes = int(header["dim"][0])
+        if 1 <= axes <= 7 and (header["dim"][1 : axes + 1] >= 1).all():
+            return header
     return None
+
+
+def _shape(header: Nifti1Header) -> tuple[int, ...]:
+    return tuple(header["dim"][1 : header["dim"][0] + 1].tolist())
+
+
+def _end(header: Nifti1Header) -> int:
+    """Where the voxels end in the (unpacked) file."""
+    return int(header["vox_offset"]) + math.prod(_shape(header)) * int(header["bitpix"]) // 8
 
 
 def _gzip_holds(path: Path, expected: int) -> bool:
@@ -199,7 +190,7 @@ def _gzip_holds(path: Path, expected: int) -> bool:
             return True
     total = 0
     try:
-        with _open(path) as stream:
+        with open_nifti(path) as stream:
             while chunk := stream.read(_CHUNK):
                 total += len(chunk)
     except _DAMAGED_GZIP:
@@ -220,16 +211,17 @@ def _bad_voxels_in_file(path: Path) -> int:
     """
     header = _header(path)
     assert header is not None
-    kind = _FLOAT_TYPES.get(header.datatype)
+    kind = header.get_data_dtype() if int(header["datatype"]) in _FLOAT_TYPES else None
     if kind is None and not path.name.endswith(".gz"):
         return 0
+    offset = int(header["vox_offset"])
     bad = 0
-    with _open(path) as stream:
-        stream.read(header.offset)
-        left = header.end - header.offset
+    with open_nifti(path) as stream:
+        stream.read(offset)
+        left = _end(header) - offset
         while chunk := stream.read(_CHUNK):
             if kind is not None and left > 0:
                 # A short last piece ends where the voxels end; a read may stop within a voxel only there.
-                bad += _bad_voxels(np.frombuffer(chunk[:left], dtype=header.order + kind))
+                bad += _bad_voxels(np.frombuffer(chunk[:left], dtype=kind))
             left -= len(chunk)
     return bad

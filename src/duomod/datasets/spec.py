@@ -1,17 +1,20 @@
-"""The description of a data set: classes, folders, modality, grid. Built-in ones are the YAML files beside this one."""
+"""The description of a data set: classes, folders, modality, grid. Built-in ones are YAML files in this folder."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from duomod.datasets.case_names import case_id
 from duomod.errors import InputError, nearest_name
+from duomod.settings import checked
 
 Modality = Literal["CT", "MR"]
 Role = Literal["Tr", "Va", "Ts", "Un"]
@@ -102,11 +105,6 @@ class DatasetSpec(BaseModel):
         """Pairs of class indices that change places when the image is mirrored left to right."""
         return tuple((self.classes.index(a), self.classes.index(b)) for a, b in self.sided_pairs)
 
-    @property
-    def tail_labels(self) -> tuple[int, ...]:
-        """Class indices of the tail classes."""
-        return tuple(self.classes.index(name) for name in self.tail_classes)
-
     def case_modality(self, case_id: str) -> Modality:
         """Return the modality of a case, by the rules for its id."""
         number = re.search(r"(\d+)\D*$", case_id)
@@ -116,24 +114,29 @@ class DatasetSpec(BaseModel):
         return self.modality
 
     def case_id(self, file_name: str) -> str:
-        """Return the case id of an image file's name: without ``.nii.gz``/``.nii`` and the data set's image suffix."""
-        return without_ending(file_name).removesuffix(self.image_suffix)
+        """Return the case id of an image file's name (see :func:`duomod.datasets.case_names.case_id`)."""
+        return case_id(file_name, self.image_suffix)
 
 
-def without_ending(file_name: str) -> str:
-    """Return a file name without ``.nii.gz`` or ``.nii``."""
-    return re.sub(r"\.nii(\.gz)?$", "", file_name)
+def numbered_classes(num_classes: int) -> tuple[str, ...]:
+    """Return ``background, class_1, ...``."""
+    return ("background", *(f"class_{label}" for label in range(1, num_classes)))
 
 
 #: Task names that the original scripts use.
 _ALIASES = {"amos": "amos22", "flare": "flare22"}
 
 
+def _builtin() -> dict[str, Traversable]:
+    """The data set descriptions that ship with the package: name -> file."""
+    here = files(__package__)
+    paths = [path for folder in (here, here / "phantom") for path in folder.iterdir() if path.name.endswith(".yaml")]
+    return {path.name.removesuffix(".yaml"): path for path in paths}
+
+
 def builtin_names() -> list[str]:
     """Names of the data set descriptions that ship with the package."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in files(__package__).iterdir() if path.name.endswith(".yaml")
-    )
+    return sorted(_builtin())
 
 
 def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:
@@ -142,12 +145,7 @@ def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:
     Raises:
         InputError: lists every wrong field by name; ``source`` says where it came from.
     """
-    try:
-        return DatasetSpec.model_validate(dict(data))
-    except ValidationError as error:
-        raise InputError(
-            [f"{source}: {'.'.join(map(str, e['loc'])) or 'description'}: {e['msg']}" for e in error.errors()]
-        ) from None
+    return checked(DatasetSpec, dict(data), source=f"{source}: ", see="docs/data.md")
 
 
 def load_spec(name_or_path: str) -> DatasetSpec:
@@ -157,8 +155,8 @@ def load_spec(name_or_path: str) -> DatasetSpec:
         InputError: unknown name (the nearest one is suggested), missing file, invalid YAML or wrong fields.
     """
     name = _ALIASES.get(name_or_path, name_or_path)
-    if name in builtin_names():
-        text = (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+    if (shipped := _builtin().get(name)) is not None:
+        text = shipped.read_text(encoding="utf-8")
     elif Path(name_or_path).suffix in (".yaml", ".yml"):
         try:
             text = Path(name_or_path).read_text(encoding="utf-8")

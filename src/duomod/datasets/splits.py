@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from duomod.console import say
+from duomod.datasets.case_names import case_id
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError, nearest_name
@@ -51,7 +52,7 @@ class Split:
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """Read case ids, one a line. Blank lines, surrounding blanks and a trailing ``.nii.gz`` or ``.npy`` are dropped.
+    """Read case ids, one a line. Blank lines, surrounding blanks and an ending such as ``.nii.gz`` are dropped.
 
     Raises:
         InputError: unreadable, or an id occurs twice.
@@ -62,12 +63,10 @@ def read_list(path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: cannot be read as a list of case ids ({error})") from None
     ids: list[str] = []
     for line in lines:
-        case_id = line.strip()
-        for suffix in (".nii.gz", ".nii", ".npy"):
-            case_id = case_id.removesuffix(suffix)
-        if case_id:
-            ids.append(case_id)
-    twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
+        name = case_id(line.strip())
+        if name:
+            ids.append(name)
+    twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:
         raise InputError(f"{path}: listed twice: {', '.join(twice)}")
     return tuple(ids)

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from duomod.console import out, say
-from duomod.datasets.importers import numbered_classes
-from duomod.datasets.spec import load_spec, without_ending
+from duomod.datasets.case_names import case_id
+from duomod.datasets.spec import load_spec, numbered_classes
 from duomod.errors import InputError
 from duomod.evaluation.results import (
     FloatArray,
     ResultTable,
-    build_frame,
     metric_record,
     read_frame,
     read_result,
-    write_frame,
 )
-from duomod.evaluation.texts import summary_text
-from duomod.workspace import read_json, write_json, write_text
+from duomod.evaluation.settings import AggregateOptions
 
 AVERAGING = "classes within a case first, then cases, then seeds; undefined values are left out"
 WORST_CASES = 5
@@ -72,7 +67,7 @@ class GroupSummary(_Record):
 
 
 class Summary(_Record):
-    """What :func:`run_aggregate` found; ``metrics`` by column prefix (``Dice``, ``ASD``)."""
+    """What was found; ``metrics`` by column prefix (``Dice``, ``ASD``)."""
 
     base: str
     seeds: tuple[str, ...]
@@ -185,16 +180,16 @@ def summarise(
     base: Path,
     tables: dict[str, ResultTable],
     *,
-    dataset: str | None = None,
-    ddof: int = 1,
+    options: AggregateOptions | None = None,
     missing: Sequence[str] = (),
-    group_table: Path | None = None,
 ) -> tuple[Summary, dict[str, FloatArray]]:
     """Average tables over seeds.
 
     Returns:
         The summary, and per metric the values (cases, classes) averaged over seeds, in the order of ``summary.cases``.
     """
+    options = options or AggregateOptions()
+    dataset, ddof, group_table = options.dataset, options.ddof, options.group_table
     first = next(iter(tables.values()))
     info = first.info
     classes: tuple[str, ...] = numbered_classes(first.num_foreground + 1)
@@ -272,11 +267,11 @@ def _groups(source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], 
     """Foreground means for each value of each column of a table of cases (first column: the case)."""
     frame = read_frame(source)
     ids = [str(value) for value in frame.iloc[:, 0]]
-    bare = [without_ending(case) for case in cases]
-    unknown = sorted(set(bare) - {without_ending(i) for i in ids})
+    bare = [case_id(case) for case in cases]
+    unknown = sorted(set(bare) - {case_id(i) for i in ids})
     if unknown:
         raise InputError(f"{source}: has no row for {', '.join(unknown)}")
-    rows = {without_ending(i): row for row, i in enumerate(ids)}
+    rows = {case_id(i): row for row, i in enumerate(ids)}
     groups = []
     for column in frame.columns[1:]:
         values = [str(frame[column].iloc[rows[case]]) for case in bare]
@@ -288,85 +283,3 @@ def _groups(source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], 
             }
             groups.append(GroupSummary(column=str(column), value=value, cases=len(chosen), foreground=means))
     return tuple(groups)
-
-
-def sources_path(aggregated: Path) -> Path:
-    """Return the JSON file that names the tables behind an aggregated table."""
-    return aggregated.with_name(f"{aggregated.stem}_sources.json")
-
-
-def read_summary(source: Path) -> Summary:
-    """Read the JSON file that :func:`run_aggregate` writes beside the summary's text.
-
-    Raises:
-        InputError: missing, or something else.
-    """
-    try:
-        return Summary.model_validate(read_json(source))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{source}: not a summary of `duomod aggregate` ({where}: {first['msg']})") from None
-
-
-def run_aggregate(
-    method_base_dir: Path,
-    *,
-    seed_pattern: str = "seed_*",
-    results_filename: str = "result",
-    aggregated_csv_output: Path | None = None,
-    summary_output: Path | None = None,
-    min_seeds: int = 2,
-    dataset: str | None = None,
-    ddof: int = 1,
-    group_table: Path | None = None,
-) -> Path:
-    """Aggregate a method's seeds; print and write the summary.
-
-    Writes the summary as text, the same as JSON beside it, and a CSV of per-case metrics averaged over seeds (for
-    paired tests) with a JSON ``<stem>_sources.json`` that names the tables it came from.
-
-    Args:
-        method_base_dir: Folder with a folder per seed.
-        seed_pattern: Which of its folders are seeds.
-        results_filename: Table in each, with or without .csv or .xlsx.
-        aggregated_csv_output: Default: ``<method>_aggregated_metrics.csv`` in the folder.
-        summary_output: Default: ``<method>_summary_results.txt`` in the folder.
-        min_seeds: How many seeds are needed.
-        dataset: Names the classes and the tail; default: as recorded by the evaluation.
-        ddof: 1 for the sample standard deviation over seeds, 0 for the population's.
-        group_table: Table of cases whose further columns (scanner, modality, ...) define groups.
-
-    Returns:
-        The summary's path.
-
-    Raises:
-        InputError: see :func:`find_results`; unknown data set; a group table without some case.
-    """
-    base = Path(method_base_dir)
-    name = base.resolve().name
-    tables, missing = find_results(base, seed_pattern, results_filename, min_seeds)
-    summary, per_case = summarise(base, tables, dataset=dataset, ddof=ddof, missing=missing, group_table=group_table)
-    for text in summary.missing:
-        say(f"{base}: {text}")
-    aggregated = aggregated_csv_output or base / f"{name}_aggregated_metrics.csv"
-    target = summary_output or base / f"{name}_summary_results.txt"
-    write_frame(build_frame(summary.cases, per_case), aggregated)
-    # Relative paths: the folder of a method can be moved, or looked at from another place.
-    sources = {seed: os.path.relpath(table.path, aggregated.parent) for seed, table in tables.items()}
-    write_json(
-        sources_path(aggregated),
-        {
-            "method": name,
-            "seeds": sources,
-            "conventions": summary.conventions,
-            "classes": list(summary.classes),
-            "tail_classes": list(summary.tail_classes),
-        },
-    )
-    # NaN (a class in no case, the std of one seed) becomes null: JSON has no NaN.
-    write_text(target.with_suffix(".json"), summary.model_dump_json(indent=1) + "\n")
-    text = summary_text(summary)
-    out.print(text, markup=False)
-    write_text(target, text + "\n")
-    return target

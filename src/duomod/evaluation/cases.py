@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import SimpleITK as sitk
 from pydantic import BaseModel, ConfigDict
 
 from duomod import __version__
+from duomod.datasets.case_names import LABEL_MAP_ENDINGS, case_id, is_label_map
+from duomod.datasets.grid import Geometry
+from duomod.datasets.labels import Labels, read_labels
 from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
 from duomod.evaluation.scoring import ClassScores, absent_class, score_classes
-from duomod.preprocessing.geometry import Geometry, read_image
-
-_IMAGE_NAME = re.compile(r"\.(nii\.gz|nii|mha|nrrd)$")
-_MOST_CLASSES = 256  # label maps are uint8
+from duomod.evaluation.settings import TOLERANCE_MM
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Settings:
     policy: str
     protocol: str = "default"
     num_classes: int | None = None
-    tolerances_mm: tuple[float, ...] = (2.0,)
+    tolerances_mm: tuple[float, ...] = (TOLERANCE_MM,)
     label_merges: Mapping[int, int] = field(default_factory=dict)
 
     def digest(self) -> str:
@@ -106,9 +103,9 @@ def label_files(folder: Path, image_suffix: str = "") -> tuple[dict[str, Path], 
     found: dict[str, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not _IMAGE_NAME.search(path.name):
+        if not is_label_map(path):
             continue
-        case = _IMAGE_NAME.sub("", path.name).removesuffix(image_suffix)
+        case = case_id(path.name, image_suffix)
         if case in found:
             problems.append(f"{path}: the same case as {found[case].name}; keep one of them")
         found.setdefault(case, path)
@@ -149,10 +146,10 @@ def find_pairs(
     truths, more = label_files(gt_path, image_suffix)
     problems += more
     if not truths:
-        raise InputError(f"{gt_path}: holds no label map (.nii.gz, .nii, .mha, .nrrd)")
+        raise InputError(f"{gt_path}: holds no label map ({', '.join(LABEL_MAP_ENDINGS)})")
     wanted = list(truths)
     if cases is not None:
-        wanted = list(dict.fromkeys(_IMAGE_NAME.sub("", case).removesuffix(image_suffix) for case in cases))
+        wanted = list(dict.fromkeys(case_id(case, image_suffix) for case in cases))
         problems += [f"{gt_path}: has no label map of the case {case}" for case in wanted if case not in truths]
         wanted = [case for case in wanted if case in truths]
     else:
@@ -172,38 +169,6 @@ def find_pairs(
     return [pair for pair in pairs if pair.prediction or allow_missing], problems
 
 
-def _shown(values: Sequence[float]) -> str:
-    text = ", ".join(f"{value:g}" for value in values[:10])
-    return text + (f", ... ({len(values)} values)" if len(values) > 10 else "")
-
-
-def read_labels(path: Path, settings: Settings) -> tuple[npt.NDArray[np.uint8], Geometry]:
-    """Read a label map as (D, H, W) uint8 with the settings' label merges applied.
-
-    Raises:
-        InputError: unreadable, or a value that is no class: negative, not whole, or too large.
-    """
-    image = read_image(path)
-    array = sitk.GetArrayFromImage(image)
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f" and not (
-        np.isfinite(low) and np.isfinite(high) and np.array_equal(array, np.rint(array))
-    ):
-        raise InputError(f"{path}: has values that are not whole numbers; is it an image rather than a label map?")
-    if settings.label_merges:
-        source, array = array, array.copy()
-        for raw, target in settings.label_merges.items():
-            array[source == raw] = target
-        low, high = array.min(), array.max()
-    limit = settings.num_classes or _MOST_CLASSES
-    if low < 0 or high >= limit:
-        unknown = np.unique(array[(array < 0) | (array >= limit)])
-        raise InputError(
-            f"{path}: unknown label {_shown(unknown.tolist())}; {limit} classes have the labels 0 to {limit - 1}"
-        )
-    return array.astype(np.uint8), Geometry.of(image)
-
-
 def score_case(pair: Pair, settings: Settings) -> CaseScores:
     """Read and score one case.
 
@@ -212,11 +177,11 @@ def score_case(pair: Pair, settings: Settings) -> CaseScores:
     """
     key = pair.key(settings)
     problems: list[str] = []
-    maps: list[tuple[npt.NDArray[np.uint8], Geometry]] = []
+    maps: list[tuple[Labels, Geometry]] = []
     for path in (pair.truth, pair.prediction):
         if path is not None:
             try:
-                maps.append(read_labels(path, settings))
+                maps.append(read_labels(path, settings.num_classes, settings.label_merges))
             except InputError as error:
                 problems += error.problems
     if problems:
@@ -226,7 +191,7 @@ def score_case(pair: Pair, settings: Settings) -> CaseScores:
     # DHC's predictions lie on its own grid and are compared with the truth resized to it.
     on_dhc_grid = settings.protocol == "dhc" and prediction.shape == DHC_GRID
     if not on_dhc_grid:
-        differences = pred_geometry.matches(geometry)
+        differences = pred_geometry.differences(geometry)
         if differences:
             raise InputError(f"{pair.prediction}: not on the grid of {pair.truth}: {'; '.join(differences)}")
     classes = settings.num_classes or int(max(truth.max(), prediction.max())) + 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,14 +16,16 @@ import pandas as pd
 from pydantic import ValidationError
 
 from duomod import __version__
-from duomod.console import out, progress, say
-from duomod.datasets.importers import numbered_classes
-from duomod.errors import DuomodError, InputError, nearest_name
+from duomod.console import progress, say
+from duomod.datasets.case_names import case_id
+from duomod.datasets.spec import numbered_classes
+from duomod.datasets.splits import read_list
+from duomod.errors import InputError, nearest_name
 from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
 from duomod.evaluation.metrics import select_metrics
 from duomod.evaluation.naming import Naming, find_naming
-from duomod.evaluation.policy import DEFAULT_POLICY, POLICIES, OrganStatus, get_policy
-from duomod.evaluation.protocols import PROTOCOLS, dhc_metrics
+from duomod.evaluation.policy import DEFAULT_POLICY, POLICIES, OrganStatus
+from duomod.evaluation.protocols import dhc_metrics
 from duomod.evaluation.results import (
     FloatArray,
     ResultInfo,
@@ -36,59 +36,44 @@ from duomod.evaluation.results import (
     write_frame,
     write_info,
 )
-from duomod.evaluation.texts import evaluation_text
+from duomod.evaluation.settings import TOLERANCE_MM, EvaluateSettings, Tolerance
+from duomod.workers import Task, run_tasks
 from duomod.workspace import sha256, write_text
-
-Tolerance = float | Sequence[float] | Mapping[str, float]
-DEFAULT_TOLERANCE_MM = 2.0
 
 
 def _tolerances(tolerance_mm: Tolerance, naming: Naming) -> tuple[float, ...]:
     """Return the NSD tolerance of each class, or one for all.
 
     Raises:
-        InputError: a class name is unknown, the number of values does not fit, or a value is negative.
+        InputError: a class name is unknown, or the number of values does not fit.
     """
     organs = naming.classes[1:]
-    values: tuple[float, ...]
-    if isinstance(tolerance_mm, Mapping):
+    if isinstance(tolerance_mm, dict):
         unknown = [name for name in tolerance_mm if name not in organs]
         if unknown:
             raise InputError(
                 [f"tolerance for '{name}': no such class.{nearest_name(name, organs)}" for name in unknown]
             )
-        values = tuple(float(tolerance_mm.get(name, DEFAULT_TOLERANCE_MM)) for name in organs)
-    elif isinstance(tolerance_mm, Sequence):
-        values = tuple(map(float, tolerance_mm))
-        if len(values) not in (1, len(organs)):
-            raise InputError(f"{len(values)} tolerances for {len(organs)} classes; give one, or one for each class")
-    else:
-        values = (float(tolerance_mm),)
-    if min(values) < 0:
-        raise InputError("tolerances are distances in mm and cannot be negative")
+        return tuple(tolerance_mm.get(name, TOLERANCE_MM) for name in organs)
+    values = tolerance_mm if isinstance(tolerance_mm, tuple) else (tolerance_mm,)
+    if len(values) not in (1, len(organs)):
+        raise InputError(f"{len(values)} tolerances for {len(organs)} classes; give one, or one for each class")
     return values
 
 
-def _settings(
-    naming: Naming, metrics: Sequence[str], asd: str, protocol: str, empty_policy: str, tolerance_mm: Tolerance
-) -> Settings:
-    if protocol not in PROTOCOLS:
-        raise InputError(
-            f"unknown protocol '{protocol}'.{nearest_name(protocol, PROTOCOLS)} Known: {', '.join(PROTOCOLS)}."
-        )
-    if protocol == "dhc":
-        if asd != "assd" or empty_policy not in (DEFAULT_POLICY, "dhc"):
+def _settings(naming: Naming, config: EvaluateSettings) -> Settings:
+    if config.protocol == "dhc":
+        if config.asd != "assd" or config.empty_policy not in (DEFAULT_POLICY, "dhc"):
             raise InputError("protocol dhc has its own ASD and empty-class policy; leave both options out")
-        chosen, empty_policy = dhc_metrics(metrics), "dhc"
+        chosen, policy = dhc_metrics(config.metrics), "dhc"
     else:
-        chosen = select_metrics(metrics, asd)
-        get_policy(empty_policy)
+        chosen, policy = select_metrics(config.metrics, config.asd), config.empty_policy
     return Settings(
         metrics=tuple(chosen),
-        policy=empty_policy,
-        protocol=protocol,
+        policy=policy,
+        protocol=config.protocol,
         num_classes=naming.num_classes,
-        tolerances_mm=_tolerances(tolerance_mm, naming),
+        tolerances_mm=_tolerances(config.tolerance, naming),
         label_merges=dict(naming.label_merges),
     )
 
@@ -96,7 +81,7 @@ def _settings(
 def _default_output(pred_path: Path) -> Path:
     if pred_path.is_dir():
         return pred_path / "result.csv"
-    return pred_path.parent / f"{pred_path.name.split('.')[0]}_result.csv"
+    return pred_path.parent / f"{case_id(pred_path.name)}_result.csv"
 
 
 def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
@@ -108,33 +93,12 @@ def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
     return scores if scores.key == pair.key(settings) else None
 
 
-def _score_all(
-    pairs: Sequence[Pair], settings: Settings, workers: int
-) -> Iterator[tuple[Pair, CaseScores | InputError]]:
-    """Score cases, in this process or in several, and yield each as it is done, with its problems if it has any."""
-    if workers <= 1 or len(pairs) <= 1:
-        for pair in pairs:
-            try:
-                yield pair, score_case(pair, settings)
-            except InputError as error:
-                yield pair, error
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(workers, len(pairs)), mp_context=context) as pool:
-        jobs: dict[Future[CaseScores], Pair] = {pool.submit(score_case, pair, settings): pair for pair in pairs}
-        try:
-            for job in as_completed(jobs):
-                try:
-                    yield jobs[job], job.result()
-                except InputError as error:
-                    yield jobs[job], error
-        except BrokenProcessPool:
-            raise DuomodError(
-                "a worker process of the evaluation died, most likely for want of memory; run again with fewer workers"
-                " (finished cases are kept)"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _outcome(pair: Pair, settings: Settings) -> CaseScores | InputError:
+    """A case's scores, or what is wrong with it: the problems of all cases are told together."""
+    try:
+        return score_case(pair, settings)
+    except InputError as error:
+        return error
 
 
 def _zero_everywhere(scores: Sequence[CaseScores]) -> bool:
@@ -200,58 +164,32 @@ def _conventions(settings: Settings, classes: Sequence[str], asd: str) -> dict[s
     }
 
 
-def run_evaluate(
-    pred_path: Path,
-    gt_path: Path,
-    *,
-    output_csv: Path | None = None,
-    num_classes: int | None = None,
-    dataset: str | None = None,
-    metrics: Sequence[str] = ("dice", "asd"),
-    asd: str = "assd",
-    protocol: str = "default",
-    empty_policy: str = DEFAULT_POLICY,
-    tolerance_mm: Tolerance = DEFAULT_TOLERANCE_MM,
-    workers: int = 1,
-    allow_missing: bool = False,
-    cases: Sequence[str] | None = None,
-) -> Path:
+def run_evaluate(config: EvaluateSettings) -> Path:
     """Score every prediction against its truth, at the truth's resolution.
 
     Writes the table (``Filename, Dice_Class1, ..., ASD_Class1, ...``; a workbook if the name ends with .xlsx),
     ``<stem>_organs.csv`` (per case and organ: detected, misplaced, missed, false or absent, and both volumes in ml)
     and, last, ``<stem>.json`` with every convention. Scored cases are kept in a hidden folder beside the table until it
     is written: a run that was stopped goes on where it was. A run whose files and settings are unchanged does nothing.
-
-    Args:
-        pred_path: Folder of predicted label maps, or one file.
-        gt_path: Folder of true label maps with the same names, or one file.
-        output_csv: The table, .csv or .xlsx; ``result.csv`` in the prediction folder by default.
-        num_classes: Background included; from the description, else from the labels by default.
-        dataset: Built-in data set, YAML description or dataset.json that names the classes; searched for by default.
-        metrics: Names from :data:`duomod.evaluation.metrics.METRICS`.
-        asd: Variant of ``asd``, from :data:`duomod.evaluation.metrics.ASD_VARIANTS`.
-        protocol: ``default``, or ``dhc`` for numbers comparable with DHC's tables.
-        empty_policy: Name from :data:`duomod.evaluation.policy.POLICIES`.
-        tolerance_mm: Tolerance of NSD: one for all classes, one per class, or by class name (others 2 mm).
-        workers: Processes; each needs up to about 1 GB for a 512x512x130 scan.
-        allow_missing: Score a case without prediction as one where nothing was predicted.
-        cases: Only these case ids.
+    Each of ``config.workers`` needs up to about 1 GB for a 512x512x130 scan.
 
     Returns:
-        The table's path.
+        The table's path; ``result.csv`` in the prediction folder by default.
 
     Raises:
         InputError: lists all missing and extra files, differing grids, unknown labels and unreadable files.
     """
-    pred_path, gt_path = Path(pred_path), Path(gt_path)
-    target = Path(output_csv) if output_csv else _default_output(pred_path)
+    target = config.output_csv or _default_output(config.pred_path)
     if target.suffix.lower() not in (".csv", ".xlsx"):
         raise InputError(f"{target}: the result's name must end with .csv or .xlsx")
-    naming = find_naming(pred_path, gt_path, dataset, num_classes)
-    settings = _settings(naming, metrics, asd, protocol, empty_policy, tolerance_mm)
+    naming = find_naming(config.pred_path, config.gt_path, config.dataset, config.num_classes)
+    settings = _settings(naming, config)
     pairs, problems = find_pairs(
-        pred_path, gt_path, image_suffix=naming.image_suffix, cases=cases, allow_missing=allow_missing
+        config.pred_path,
+        config.gt_path,
+        image_suffix=naming.image_suffix,
+        cases=read_list(config.cases) if config.cases else None,
+        allow_missing=config.allow_missing,
     )
     if problems and not pairs:
         raise InputError(problems)
@@ -262,32 +200,51 @@ def run_evaluate(
     say(f"Classes from {naming.source}.")
     if missing := [pair.name for pair in pairs if pair.prediction is None]:
         say(f"Scored as all-missed, because the prediction is missing: {', '.join(missing)}.")
-
     store = target.parent / f".{target.stem}_cases"
+    scores, unreadable = _scored(pairs, settings, store, config.workers)
+    if problems + unreadable:
+        raise InputError(problems + unreadable)
+    _write_results(target, config, naming, settings, scores)
+    shutil.rmtree(store, ignore_errors=True)
+    if _zero_everywhere(scores):
+        say(_labels_seen(scores, f" (classes from {naming.source})" if naming.classes else ""))
+    return target
+
+
+def _scored(pairs: Sequence[Pair], settings: Settings, store: Path, workers: int) -> tuple[list[CaseScores], list[str]]:
+    """Score the cases that an earlier run has not scored; keep each in ``store``. Returns scores and problems."""
     found = {pair.name: _stored(store, pair, settings) for pair in pairs}
     left = [pair for pair in pairs if found[pair.name] is None]
     if len(left) < len(pairs):
         say(f"{len(pairs) - len(left)} of {len(pairs)} cases were scored by an earlier run.")
+    problems: list[str] = []
     with progress("Evaluating", len(pairs), start=len(pairs) - len(left)) as advance:
-        for pair, outcome in _score_all(left, settings, workers):
-            if isinstance(outcome, InputError):
-                problems += outcome.problems
-            else:
-                found[pair.name] = outcome
-                write_text(store / f"{pair.name}.json", outcome.model_dump_json())
-            advance(pair.name)
-    if problems:
-        raise InputError(problems)
 
-    scores = [case for case in found.values() if case is not None]
-    num_foreground = max((naming.num_classes or 2) - 1, *(case.num_foreground for case in scores))
-    scores = [case.extended(num_foreground, settings) for case in scores]
+        def take(position: int, outcome: CaseScores | InputError) -> None:
+            name = left[position].name
+            if isinstance(outcome, InputError):
+                problems.extend(outcome.problems)
+            else:
+                found[name] = outcome
+                write_text(store / f"{name}.json", outcome.model_dump_json())
+            advance(name)
+
+        tasks = [Task(pair.name, partial(_outcome, pair, settings)) for pair in left]
+        run_tasks(tasks, min(workers, len(left)), take, threads=1)
+    return [case for case in found.values() if case is not None], problems
+
+
+def _write_results(
+    target: Path, config: EvaluateSettings, naming: Naming, settings: Settings, found: Sequence[CaseScores]
+) -> None:
+    """Write the tables and, last, the description that says they are whole."""
+    num_foreground = max((naming.num_classes or 2) - 1, *(case.num_foreground for case in found))
+    scores = [case.extended(num_foreground, settings) for case in found]
     classes = naming.classes or numbered_classes(num_foreground + 1)
     values: dict[str, FloatArray] = {
         metric.column: np.asarray([case.values[metric.column] for case in scores], dtype=np.float64)
         for metric in settings.metrics
     }
-    organs = _organ_counts(scores, classes)
     write_frame(_organ_frame(scores, classes), target.with_name(f"{target.stem}_organs.csv"))
     write_frame(build_frame([case.name for case in scores], values), target)
     info = ResultInfo(
@@ -297,24 +254,19 @@ def run_evaluate(
             **{n: version(n) for n in ("numpy", "scipy", "edt", "SimpleITK")},
         },
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        predictions=str(pred_path),
-        truth=str(gt_path),
+        predictions=str(config.pred_path),
+        truth=str(config.gt_path),
         dataset=naming.dataset,
         classes=classes,
         tail_classes=naming.tail_classes,
         metrics=tuple(metric_record(metric) for metric in settings.metrics),
-        conventions=_conventions(settings, classes, asd),
+        conventions=_conventions(settings, classes, config.asd),
         missing_predictions=tuple(case.name for case in scores if case.missing),
-        organs=organs,
-        case_keys=keys,
+        organs=_organ_counts(scores, classes),
+        case_keys={case.name: case.key for case in scores},
         table_sha256=sha256(target),
     )
     write_info(target, info)
-    shutil.rmtree(store, ignore_errors=True)
-    out.print(evaluation_text(info, values), markup=False)
-    if _zero_everywhere(scores):
-        say(_labels_seen(scores, f" (classes from {naming.source})" if naming.classes else ""))
-    return target
 
 
 def _up_to_date(target: Path, keys: dict[str, str], settings: Settings, naming: Naming) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,6 @@ from duomod.evaluation.policy import get_policy
 from duomod.evaluation.scoring import ClassScores, score_classes
 
 Labels = npt.NDArray[np.uint8]
-Protocol = Literal["default", "dhc"]
-PROTOCOLS: tuple[Protocol, ...] = ("default", "dhc")
 
 #: The grid on which DHC (Wang and Li, NeurIPS 2023) compares: z, y, x in voxels.
 DHC_GRID = (72, 144, 144)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from duomod.errors import InputError
 from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, Metric
+from duomod.settings import checked
 from duomod.workspace import atomic_path, read_json, write_text
 
 FloatArray = npt.NDArray[np.float64]
@@ -154,14 +155,8 @@ def read_info(table: Path) -> ResultInfo | None:
     source = sidecar(table)
     if not source.is_file():
         return None
-    try:
-        return ResultInfo.model_validate(read_json(source))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{source}: not the description of a result table ({'.'.join(map(str, first['loc']))}: {first['msg']})."
-            " Evaluate again, or move the file away to read the table without it."
-        ) from None
+    hint = "evaluate again, or move the file away to read the table without it"
+    return checked(ResultInfo, read_json(source), source=f"{source}: not the description of a result table ({hint}): ")
 
 
 def read_result(source: Path) -> ResultTable:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
-from duomod.evaluation.results import FloatArray, ResultInfo
+from duomod.evaluation.results import FloatArray, ResultInfo, read_result, sidecar
 
 if TYPE_CHECKING:
     from duomod.evaluation.aggregate import MetricSummary, Spread, Summary
@@ -54,6 +56,18 @@ def evaluation_text(info: ResultInfo, values: dict[str, FloatArray]) -> str:
     if info.missing_predictions:
         lines.append(f"Missing predictions, scored as all-missed: {', '.join(info.missing_predictions)}.")
     return "\n".join(lines)
+
+
+def result_text(table: Path) -> str:
+    """The table printed after one evaluation, from the files it wrote.
+
+    Raises:
+        InputError: the files are missing or something else.
+    """
+    result = read_result(table)
+    if result.info is None:
+        raise InputError(f"{sidecar(table)}: file not found; evaluate again")
+    return evaluation_text(result.info, result.values)
 
 
 def _as_typed(base: str) -> str:

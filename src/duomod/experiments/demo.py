@@ -5,47 +5,54 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from duomod.console import out, say
+from duomod.console import say
 from duomod.datasets.phantom import write_phantom
-from duomod.experiments.pipeline import (
-    MethodEntry,
-    PipelineConfig,
-    Preprocessing,
-    Stages,
-    Training,
-    run_pipeline,
-)
+from duomod.datasets.phantom.settings import PhantomSettings
+from duomod.evaluation.tables import side_by_side
+from duomod.experiments.pipeline import run_experiment
+from duomod.experiments.settings import DemoSettings, MethodEntry, PipelineConfig, Stages
 from duomod.extras import require_report_packages
-from duomod.report.page import run_report
-from duomod.report.tables import side_by_side
+from duomod.preprocessing.settings import PreprocessOptions
+from duomod.report.settings import ReportOptions
+from duomod.training.settings import TrainOptions
 from duomod.workspace import write_text
 
 METHODS = ("supervised", "cps", "duomodnet")
 SEEDS = (0, 1)
 LABELED = 3
 CASES = 24
-#: Of the compact preset's 50 steps each; what fits into eight minutes on two cores.
-EPOCHS = 9
 
 
-def run_demo(output: Path, gpu: str = "", max_epochs: int | None = None) -> Path:
+def run_demo(settings: DemoSettings) -> Path:
     """Generate a phantom, train three methods with two seeds each, predict, evaluate, aggregate, report.
 
     Everything is resumable: run again after an interruption, it goes on.
 
-    Args:
-        output: Folder for data and results.
-        gpu: GPU number, or "" for the CPU.
-        max_epochs: Epochs of 50 steps; default 9.
-
     Returns:
-        The report's page.
+        The report's page; ``comparison.txt`` in ``settings.output`` has the methods side by side.
     """
     require_report_packages("duomod demo")
     began = time.monotonic()
-    raw, data, logs = output / "phantom", output / "preprocessed", output / "logs"
-    write_phantom(raw, cases=CASES, seed=0, preset="tiny", workers=2)
-    config = PipelineConfig(
+    raw, logs = settings.output / "phantom", settings.output / "logs"
+    write_phantom(PhantomSettings(out=raw, cases=CASES, preset="tiny"))
+    run_experiment(_experiment(settings, raw, settings.output / "preprocessed", logs))
+    write_text(comparison_of(settings), side_by_side([logs / name for name in METHODS]) + "\n")
+    say(f"finished in {time.monotonic() - began:.0f} s")
+    return settings.output / "report" / "index.html"
+
+
+def summaries_of(settings: DemoSettings) -> list[Path]:
+    """The summary of each method."""
+    return [settings.output / "logs" / name / f"{name}_summary_results.txt" for name in METHODS]
+
+
+def comparison_of(settings: DemoSettings) -> Path:
+    """The table of all methods side by side, as text."""
+    return settings.output / "comparison.txt"
+
+
+def _experiment(settings: DemoSettings, raw: Path, data: Path, logs: Path) -> PipelineConfig:
+    return PipelineConfig(
         methods=tuple(
             MethodEntry(
                 name=name,
@@ -58,23 +65,15 @@ def run_demo(output: Path, gpu: str = "", max_epochs: int | None = None) -> Path
         ),
         seeds=SEEDS,
         gt_path=raw / "labelsVa",
-        gpu=gpu,
-        jobs=1 if gpu else 2,
-        stages=Stages(preprocessing=True, training=True),
-        preprocessing=Preprocessing(data_path=raw, output_path=data),
-        training=Training(
+        gpu=settings.gpu,
+        jobs=1 if settings.gpu else 2,
+        stages=Stages(preprocessing=True, training=True, report=True),
+        preprocessing=PreprocessOptions(data_path=raw, output_path=data),
+        training=TrainOptions(
             data_path=data,
             preset="compact",
             labeled_count=LABELED,
-            settings={"max_epochs": max_epochs or EPOCHS},
+            settings={"max_epochs": settings.max_epochs},
         ),
+        report=ReportOptions(output=settings.output / "report", title="duomod demo"),
     )
-    run_pipeline(config)
-    table = side_by_side([logs / name for name in METHODS])
-    out.print(table, markup=False)
-    write_text(output / "comparison.txt", table + "\n")
-    page = run_report([logs / name for name in METHODS], output / "report", title="duomod demo")
-    say(f"finished in {time.monotonic() - began:.0f} s")
-    for name in METHODS:
-        print(logs / name / f"{name}_summary_results.txt")
-    return page

@@ -10,13 +10,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from duomod.datasets.scan import image_problems, is_nifti, read_image
+from duomod.datasets.case_names import is_nifti
+from duomod.datasets.grid import Geometry, read_geometry
+from duomod.datasets.scan import image_problems, read_image
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
 from duomod.inference.dicom import Series, find_series, read_series
 from duomod.preprocessing.case import working_volume
-from duomod.preprocessing.geometry import Geometry, read_geometry
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import CaseRecord, Store
 
@@ -153,7 +154,7 @@ def _preprocessed(store: Store, record: CaseRecord, window: tuple[float, float],
     if scans is not None:
         scan = _raw_scan(scans, record)
         original = read_geometry(scan)
-        differences = original.matches(record.original)
+        differences = original.differences(record.original)
         if differences:
             raise InputError(f"{scan}: not the scan that was preprocessed: {'; '.join(differences)}; preprocess again")
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import gzip
-import struct
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from nibabel import Nifti1Header
 from numpy.typing import NDArray
 
-from duomod.datasets.scan import is_nifti, to_array
-from duomod.preprocessing.geometry import Geometry
+from duomod.datasets.case_names import is_nifti
+from duomod.datasets.grid import Geometry
+from duomod.datasets.scan import open_nifti, to_array
 from duomod.workspace import atomic_path
 
-_HEADER_BYTES = 348
-_UINT8 = 2  # NIfTI datatype code
+#: Fields that say where the grid lies, beside the spacing in ``pixdim``.
+_PLACE = (
+    "xyzt_units",
+    "qform_code",
+    "sform_code",
+    *("quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
 
 
 def write_labels(labels: sitk.Image, target: Path, scan: Path | None = None) -> None:
@@ -41,12 +49,12 @@ def write_labels(labels: sitk.Image, target: Path, scan: Path | None = None) -> 
         temporary.write_bytes(content)
 
 
-def _read_header(scan: Path) -> bytes:
-    with gzip.open(scan) if scan.name.endswith(".gz") else open(scan, "rb") as stream:
-        return stream.read(_HEADER_BYTES)
+def _read_header(scan: Path) -> Nifti1Header:
+    with open_nifti(scan) as stream:
+        return Nifti1Header(stream.read(Nifti1Header.sizeof_hdr), check=False)
 
 
-def _made_header(geometry: Geometry) -> bytes:
+def _made_header(geometry: Geometry) -> Nifti1Header:
     """The header that ITK gives one voxel there."""
     voxel = geometry.apply_to(sitk.Image((1, 1, 1), sitk.sitkUInt8))
     with tempfile.TemporaryDirectory() as folder:
@@ -55,18 +63,20 @@ def _made_header(geometry: Geometry) -> bytes:
         return _read_header(path)
 
 
-def _label_header(template: bytes, size: tuple[int, ...]) -> bytes:
-    """A NIfTI-1 header for uint8 voxels; spacing, units, qform and sform are the template's."""
-    order = "<" if struct.unpack_from("<i", template)[0] == _HEADER_BYTES else ">"
-    header = bytearray(_HEADER_BYTES)
-    struct.pack_into(f"{order}i", header, 0, _HEADER_BYTES)
-    struct.pack_into(f"{order}8h", header, 40, 3, *size, 1, 1, 1, 1)
-    struct.pack_into(f"{order}2h", header, 70, _UINT8, 8)
-    struct.pack_into(f"{order}2f", header, 108, _HEADER_BYTES + 4, 1.0)  # start of the voxels, slope
-    # Nothing else is copied: free text of a scan's header may name the patient.
-    for start, stop in ((76, 92), (123, 124), (252, 328)):  # pixdim[0..3], units, qform and sform
-        header[start:stop] = template[start:stop]
-    description = b"duomod label map"
-    header[148 : 148 + len(description)] = description
-    header[344:348] = b"n+1\0"
-    return bytes(header) + bytes(4)
+def _label_header(template: Nifti1Header, size: tuple[int, ...]) -> bytes:
+    """A NIfTI-1 header for uint8 voxels; spacing, units, qform and sform are the template's.
+
+    Nothing else is copied: free text of a scan's header may name the patient.
+    """
+    header = Nifti1Header(bytes(Nifti1Header.sizeof_hdr), template.endianness, check=False)
+    header["sizeof_hdr"] = Nifti1Header.sizeof_hdr
+    header["dim"] = (3, *size, 1, 1, 1, 1)
+    header.set_data_dtype(np.uint8)
+    header["vox_offset"] = Nifti1Header.sizeof_hdr + 4
+    header["scl_slope"] = 1
+    header["pixdim"][:4] = template["pixdim"][:4]
+    for field in _PLACE:
+        header[field] = template[field]
+    header["descrip"] = b"duomod label map"
+    header["magic"] = b"n+1"
+    return bytes(header.binaryblock) + bytes(4)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,20 +15,21 @@ from torch import Tensor, nn
 
 from duomod import __version__
 from duomod.console import say
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
+from duomod.datasets.splits import read_list
 from duomod.errors import DuomodError, InputError
 from duomod.inference.inputs import Case, Volume, network_volume, preprocessed_cases, scan_cases, store_of
 from duomod.inference.nifti import write_labels
-from duomod.inference.sliding_window import Blending, predict_probabilities
-from duomod.preprocessing.geometry import Geometry, labels_on_grid
+from duomod.inference.settings import PredictSettings, WindowSettings
+from duomod.inference.sliding_window import predict_probabilities
+from duomod.preprocessing.geometry import labels_on_grid
 from duomod.training.checkpoint import ModelInfo, load_predictor
-from duomod.training.precision import choose_dtype, lay_out
+from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.workspace import atomic_path, read_json, sha256, write_json
 
 #: In the folder of predictions: what made them. Tells which need not be made again.
 MANIFEST = "prediction.json"
-
-_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Window:
     """How a volume is gone through; see :func:`predict_probabilities`."""
 
     patch: tuple[int, int, int]
-    overlap: float = 0.5
-    blending: Blending = "gaussian"
-    batch_size: int = 1
-    amp_dtype: torch.dtype | None = None
-    device: str = "cpu"
+    settings: WindowSettings
+    device: torch.device
+
+    @property
+    def amp_dtype(self) -> torch.dtype | None:
+        """Autocast type, or None for float32."""
+        return choose_dtype(self.settings.precision, self.device)
 
     def probabilities(self, model: nn.Module, volume: Volume) -> Tensor:
         """Class probabilities (C, D, H, W) of a volume (D, H, W)."""
@@ -48,9 +51,9 @@ class Window:
             model,
             volume,
             self.patch,
-            overlap=self.overlap,
-            blending=self.blending,
-            batch_size=self.batch_size,
+            overlap=self.settings.overlap,
+            blending=self.settings.blending,
+            batch_size=self.settings.batch_size,
             amp_dtype=self.amp_dtype,
             device=self.device,
         )
@@ -60,12 +63,9 @@ def predict_image(
     model: nn.Module,
     info: ModelInfo,
     image: sitk.Image,
+    settings: WindowSettings | None = None,
     *,
     modality: Modality | None = None,
-    overlap: float = 0.5,
-    blending: Blending = "gaussian",
-    batch_size: int = 1,
-    amp_dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> sitk.Image:
     """Segment one scan.
@@ -74,11 +74,8 @@ def predict_image(
         model: From :func:`load_predictor`, on ``device``.
         info: The same function's.
         image: 3D scan of any orientation and spacing, HU for CT.
+        settings: How the window goes through it.
         modality: Default: that of ``info``'s data set.
-        overlap: Share of a window that its neighbour covers too, in [0, 1).
-        blending: ``gaussian`` (default) or ``uniform`` (the reference's).
-        batch_size: Windows per forward pass.
-        amp_dtype: Autocast type, or None for float32.
         device: Where to compute.
 
     Returns:
@@ -91,109 +88,58 @@ def predict_image(
         raise InputError(
             "this checkpoint does not say what data it was trained on; load it with a data set description"
         )
+    settings = settings or WindowSettings()
     volume, working = network_volume(image, info.spec, modality or info.spec.modality)
-    window = Window(info.patch, overlap, blending, batch_size, amp_dtype, device)
+    window = Window(settings.patch or info.patch, settings, torch.device(device))
     original = Geometry.of(image)
     labels = labels_on_grid(window.probabilities(model, volume).cpu().numpy(), working, original)
     return original.image_of(labels)
 
 
-def run_predict(
-    *,
-    model_path: Path,
-    output_path: Path,
-    npy_path: Path | None = None,
-    original_nii_path: Path | None = None,
-    input_path: Path | None = None,
-    device: str = "cpu",
-    overlap: float = 0.5,
-    blending: str = "gaussian",
-    batch_size: int = 1,
-    precision: str = "auto",
-    method: str | None = None,
-    dataset: str | None = None,
-    num_classes: int | None = None,
-    split: str | None = None,
-    cases: Sequence[str] | None = None,
-    patch: tuple[int, int, int] | None = None,
-    modality: Modality | None = None,
-    save_probabilities: bool = False,
-    resume: bool = True,
-) -> Path:
+def run_predict(config: PredictSettings) -> Path:
     """Predict scans with a checkpoint and write ``<output_path>/<case>.nii.gz``, uint8, on exactly the scans' grids.
 
     Everything is checked before anything is written. Run again after an interruption, it goes on: results made from the
     same input with the same checkpoint and settings are kept, all others are made again.
 
-    Args:
-        model_path: Checkpoint, ours or a published one.
-        output_path: Folder of the results.
-        npy_path: Preprocessed cases (``<preprocessed>/imagesVa``) instead of ``input_path``.
-        original_nii_path: With ``npy_path``: the scans; checked to be those that were preprocessed, and their headers
-            are taken over. Without it the stored geometry is used.
-        input_path: NIfTI file, folder of NIfTI files, DICOM series, or folder of folders with one DICOM series each.
-        device: ``cpu`` or ``cuda:0`` ...
-        overlap: Share of a window that its neighbour covers too, in [0, 1).
-        blending: ``gaussian`` or ``uniform``.
-        batch_size: Windows per forward pass.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        method: Must be the checkpoint's, if given.
-        dataset: Name or YAML file of a data set description. For published checkpoints: what they were trained on. For
-            others it names the scans' cases and modalities; spacing, window and patch stay those of the training.
-        num_classes: Must be the checkpoint's, if given.
-        split: With ``npy_path``: only the cases of this list.
-        cases: With ``npy_path``: only these cases.
-        patch: Window in voxels (z, y, x); default: the checkpoint's.
-        modality: With ``input_path``: the modality of all scans.
-        save_probabilities: Also write ``probabilities/<case>.npz``: float16 (C, D, H, W) and its grid.
-        resume: Keep results that are up to date.
+    The checkpoint is ours or a published one. With ``npy_path``, ``original_nii_path`` is checked to be the scans that
+    were preprocessed, and their headers are taken over; without it the stored geometry is used. ``dataset`` says for a
+    published checkpoint what it was trained on; for others it names the scans' cases and modalities, while spacing,
+    window and patch stay those of the training. ``save_probabilities`` writes float16 (C, D, H, W) and its grid.
 
     Returns:
-        ``output_path``.
+        ``config.output_path``.
 
     Raises:
         InputError: lists everything that is wrong with arguments, checkpoint or scans.
         DuomodError: the GPU's memory is too small.
     """
-    _check_arguments(npy_path, input_path, overlap, blending, batch_size, precision, split or cases)
-    described = load_spec(dataset) if dataset else None
-    for_published = described or (store_of(npy_path)[0].spec if npy_path is not None else None)
-    model, info = load_predictor(model_path, device, method=method, spec=for_published)
-    _check_model(model_path, info, method, num_classes, described)
-    if npy_path is not None:
-        _check_classes(model_path, info, store_of(npy_path)[0].spec)
-        found = preprocessed_cases(npy_path, info.spec, original_nii_path, split, cases)
-    else:
-        assert input_path is not None
-        if info.spec is None:
-            raise InputError(
-                f"{model_path}: this checkpoint does not say what data it was trained on; name it with --dataset"
-            )
-        found = scan_cases(input_path, info.spec, described, modality)
-    _check_output(output_path, found, [path for path in (input_path, original_nii_path) if path is not None])
-
-    dtype = choose_dtype(precision, torch.device(device))  # type: ignore[arg-type]
-    window = Window(patch or info.patch, overlap, cast(Blending, blending), batch_size, dtype, device)
+    device = choose_device(config.gpu)
+    model, info, found = _load(config, device)
+    output_path = config.output_path
+    scans = [path for path in (config.input_path, config.original_nii_path) if path is not None]
+    _check_output(output_path, found, scans)
+    window = Window(config.patch or info.patch, config, device)
     settings = {
         "duomod": __version__,
-        "model_sha256": sha256(model_path),
+        "model_sha256": sha256(config.model_path),
         "method": info.method,
         "num_classes": info.num_classes,
         "spec": info.spec.model_dump(mode="json") if info.spec else None,
         "patch": list(window.patch),
-        "overlap": overlap,
-        "blending": blending,
-        "dtype": str(dtype or torch.float32),
-        "probabilities": save_probabilities,
+        "overlap": config.overlap,
+        "blending": config.blending,
+        "dtype": str(window.amp_dtype or torch.float32),
+        "probabilities": config.save_probabilities,
     }
-    model = lay_out(model, torch.device(device))
-    left = _claim(output_path, found, settings, model_path, resume)
+    model = lay_out(model, device)
+    left = _claim(output_path, found, settings, config.model_path, config.resume)
     if len(left) < len(found):
         say(f"{len(found) - len(left)} of {len(found)} cases are already predicted with this checkpoint and settings")
     for number, case in enumerate(left, start=1):
         began = time.monotonic()
         try:
-            _predict_case(model, window, case, output_path, save_probabilities)
+            _predict_case(model, window, case, output_path, config.save_probabilities)
         except torch.OutOfMemoryError:
             raise DuomodError(
                 f'{case.case_id}: the GPU\'s memory is too small; use a smaller --batch_size, or the CPU (--gpu "").'
@@ -203,30 +149,21 @@ def run_predict(
     return output_path
 
 
-def _check_arguments(
-    npy_path: Path | None,
-    input_path: Path | None,
-    overlap: float,
-    blending: str,
-    batch_size: int,
-    precision: str,
-    restricted: object,
-) -> None:
-    problems = []
-    if (npy_path is None) == (input_path is None):
-        problems.append("give either --input (scans) or --npy_path (preprocessed cases)")
-    if input_path is not None and restricted:
-        problems.append("--split: needs --npy_path; with --input, the scans given are predicted")
-    if not 0 <= overlap < 1:
-        problems.append(f"--overlap {overlap}: at least 0 and below 1")
-    if blending not in get_args(Blending):
-        problems.append(f"--blending '{blending}': {' or '.join(get_args(Blending))}")
-    if batch_size < 1:
-        problems.append(f"--batch_size {batch_size}: at least 1")
-    if precision not in _PRECISIONS:
-        problems.append(f"--precision '{precision}': {', '.join(_PRECISIONS)}")
-    if problems:
-        raise InputError(problems)
+def _load(config: PredictSettings, device: torch.device) -> tuple[nn.Module, ModelInfo, list[Case]]:
+    """The model, what is known of it, and the cases to predict; checked to fit together."""
+    path, npy_path = config.model_path, config.npy_path
+    described = load_spec(config.dataset) if config.dataset else None
+    for_published = described or (store_of(npy_path)[0].spec if npy_path is not None else None)
+    model, info = load_predictor(path, str(device), method=config.method, spec=for_published)
+    _check_model(path, info, config.method, config.num_classes, described)
+    if npy_path is not None:
+        _check_classes(path, info, store_of(npy_path)[0].spec)
+        cases = read_list(config.cases) if config.cases else None
+        return model, info, preprocessed_cases(npy_path, info.spec, config.original_nii_path, config.split, cases)
+    assert config.input_path is not None
+    if info.spec is None:
+        raise InputError(f"{path}: this checkpoint does not say what data it was trained on; name it with --dataset")
+    return model, info, scan_cases(config.input_path, info.spec, described, config.modality)
 
 
 def _check_model(

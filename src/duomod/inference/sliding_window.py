@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Blending = Literal["uniform", "gaussian"]
+from duomod.inference.settings import Blending
+
 Index3 = tuple[int, int, int]
 
 
@@ -42,8 +42,8 @@ def predict_probabilities(
     volume: NDArray[np.float32] | Tensor,
     patch: Index3,
     *,
-    overlap: float = 0.5,
-    blending: Blending = "uniform",
+    overlap: float,
+    blending: Blending,
     batch_size: int = 1,
     amp_dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",

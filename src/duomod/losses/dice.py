@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: What a class without a voxel in the batch's truth contributes to the Dice loss.
-AbsentClass = Literal["constant", "penalise"]
+from duomod.config import AbsentClass
 
 
 def one_hot(target: Tensor, num_classes: int) -> Tensor:

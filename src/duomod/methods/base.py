@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from duomod.config import CountsFrom
 from duomod.errors import InputError
-from duomod.losses.dice import AbsentClass, dice_ce
+from duomod.losses.dice import dice_ce
 from duomod.losses.ramps import sigmoid_rampup
-from duomod.methods.shared.imbalance import ClassWeights, WeightRule, follow_predictions
+from duomod.methods.settings import MethodConfig as MethodConfig
+from duomod.methods.settings import Preset as Preset
+from duomod.methods.shared.imbalance import ClassWeights, follow_predictions
 from duomod.sampling.batch import Batch as Batch
-from duomod.sampling.settings import ViewConfig, usual_view
-
-Preset = Literal["default", "reference"]
+from duomod.sampling.settings import ViewConfig
 
 
 @dataclass(frozen=True)
@@ -76,50 +73,6 @@ class MethodContext:
         """(C,) float32: the labelled volumes' share of each class."""
         counts = self.class_counts.double()
         return (counts / counts.sum().clamp(min=1)).float()
-
-
-class MethodConfig(BaseModel):
-    """Settings every method has. A method's own settings are fields of its subclass; the values are the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    consistency_weight: float = Field(0.1, ge=0, description="largest weight of the unsupervised term")
-    rampup: float = Field(0.3, ge=0, description="length of its ramp-up; below 1: a share of training, else epochs")
-    absent_class: AbsentClass = "penalise"
-    class_weights: WeightRule = Field(
-        "none", description="weights of the supervised losses by class frequency: rlm (DuoMod-Net's) or dhc (DistDW)"
-    )
-
-    counts_from: CountsFrom = Field(
-        "volumes", description="labelled data whose class counts a method starts from: all, the first four, or crops"
-    )
-
-    #: Fields that differ from the class's defaults under ``--preset reference``.
-    reference: ClassVar[Mapping[str, Any]] = {"rampup": 150, "absent_class": "constant"}
-    #: Training settings of ``--preset reference`` that the method's published code has for itself.
-    reference_training: ClassVar[Mapping[str, Any]] = {}
-
-    def view(self, name: str) -> ViewConfig:
-        """How a view is made that the method declares; by default as :func:`usual_view` says.
-
-        Raises:
-            ValueError: the method declares a view that nobody describes.
-        """
-        return usual_view(name)
-
-    @classmethod
-    def preset(cls, name: Preset, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Return the settings of a preset, with single fields replaced.
-
-        Raises:
-            InputError: lists every unknown or invalid field by name.
-        """
-        try:
-            return cls(**{**(cls.reference if name == "reference" else {}), **(overrides or {})})
-        except ValidationError as error:
-            raise InputError(
-                [f"method setting {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            ) from None
 
 
 @dataclass(frozen=True)

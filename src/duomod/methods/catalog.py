@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,13 @@ from torch import nn
 
 from duomod.config import NetworkConfig
 from duomod.console import progress as progress_display
-from duomod.errors import DuomodError
 from duomod.methods.base import Batch, Method, MethodContext, Progress
 from duomod.methods.registry import available_methods, load_method
+from duomod.methods.settings import MethodsSettings
 from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
 from duomod.sampling.views import with_views
+from duomod.workers import Task, run_apart
 from duomod.workspace import write_json
 
 #: What every relative number is relative to.
@@ -158,19 +157,11 @@ def measure(
     """
     config = network or _SMALL
     wanted = list(dict.fromkeys([BASELINE, *names]))
-    context = multiprocessing.get_context("spawn")
     costs = {}
-    with (
-        ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as pool,
-        progress_display("measuring", len(wanted), 0) as advance,
-    ):
+    with progress_display("measuring", len(wanted), 0) as advance:
         for name in wanted:
-            try:
-                costs[name] = pool.submit(_measure_one, name, config, patch, classes, steps, device).result()
-            except BrokenProcessPool:
-                raise DuomodError(
-                    f"measuring {name}: its process died, most likely for lack of memory; try a smaller patch"
-                ) from None
+            call = partial(_measure_one, name, config, patch, classes, steps, device)
+            costs[name] = run_apart(Task(f"the step of {name}", call))
             advance(name)
     return costs
 
@@ -242,9 +233,17 @@ def store_measurements(costs: Mapping[str, StepCost], conditions: str, path: Pat
     return target
 
 
-def listing() -> str:
-    """The table ``duomod methods`` prints; a broken plug-in is reported by name and left out."""
-    rows = facts(list(available_methods()))
+def run_methods(settings: MethodsSettings) -> list[MethodFacts]:
+    """Facts of all methods by name, or of one; a broken plug-in is reported by name and left out.
+
+    Raises:
+        InputError: unknown method.
+    """
+    return sorted(facts([settings.name] if settings.name else list(available_methods())), key=lambda row: row.name)
+
+
+def listing(rows: Sequence[MethodFacts]) -> str:
+    """The table ``duomod methods`` prints."""
     stored = stored_measurements()
     head = ["method", "year", "networks", "parameters", "time", "memory", "what it does"]
     table = [
@@ -257,14 +256,14 @@ def listing() -> str:
             "-" if row.relative_memory is None else f"{row.relative_memory:.1f}",
             row.summary,
         ]
-        for row in sorted(rows, key=lambda row: row.name)
+        for row in rows
     ]
     widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head) - 1)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
         for line in [head, *table]
     ]
-    papers = [f"{row.name}: {row.paper}" for row in sorted(rows, key=lambda row: row.name)]
+    papers = [f"{row.name}: {row.paper}" for row in rows]
     conditions = stored.get("conditions", "not measured")
     note = f"Trained parameters, at 32 filters and 16 classes. Time and memory of a step: {BASELINE} = 1, measured"
     return "\n".join([*lines, "", f"{note} ({conditions}).", "", *papers])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from duomod.config import NetworkConfig
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Progress
+from duomod.methods.registry import load_method, load_plugin
+from duomod.methods.settings import CheckMethodSettings
 from duomod.methods.shared.imbalance import evaluating
 from duomod.networks.registry import build_network
 from duomod.networks.vnet import initialise
@@ -366,6 +369,17 @@ def check_method(
             except Exception as error:
                 results.append(Result(rule.__name__, False, f"{type(error).__name__}: {error}"))
     return results
+
+
+def run_check_method(settings: CheckMethodSettings) -> list[Result]:
+    """The suite on a method by name, or on that of a Python file.
+
+    Raises:
+        InputError: unknown method, or a file without exactly one.
+    """
+    name = settings.name or ""
+    plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
+    return check_method(load_plugin(plugin) if plugin else load_method(name))
 
 
 def rule_descriptions() -> dict[str, str]:

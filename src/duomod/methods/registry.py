@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duomod.methods.base import Method
 
 ENTRY_POINT_GROUP = "duomod.methods"
-_NOT_METHODS = {"base", "registry", "catalog", "conformance"}
+_NOT_METHODS = {"base", "registry", "settings", "catalog", "conformance"}
 
 
 def builtin_names() -> list[str]:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from duomod.datasets.check import load_case
+from duomod.datasets.grid import Geometry, Triple
 from duomod.datasets.importers import RawCase
+from duomod.datasets.labels import merged
 from duomod.datasets.scan import to_array
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import Geometry, Triple, canonical, resample_image, resample_label
+from duomod.preprocessing.geometry import canonical, resample_image, resample_label
 from duomod.preprocessing.intensity import outside_value, statistics, stored
 from duomod.preprocessing.store import BODY, STAGING, CaseRecord, case_files
 from duomod.seeding import generator
@@ -84,11 +86,7 @@ def working_labels(label: sitk.Image, spacing_mm: Triple, merges: Mapping[int, i
     """Bring a checked raw label map to the working grid, merge classes, and return (D, H, W) uint8."""
     wide = any(value > 255 for value in merges)
     label = sitk.Cast(label, sitk.sitkInt32 if wide else sitk.sitkUInt8)
-    raw = to_array(resample_label(canonical(label), spacing_mm))
-    merged = raw.copy()
-    for value, target in merges.items():
-        merged[raw == value] = target
-    return merged.astype(np.uint8)
+    return merged(to_array(resample_label(canonical(label), spacing_mm)), merges)
 
 
 def class_coords(

@@ -1,4 +1,4 @@
-"""Grids: one orientation, one spacing, and the exact way back to the scan.
+"""One orientation, one spacing, and the exact way back to the scan.
 
 Arrays are (D, H, W) = (z, y, x); SimpleITK's tuples are (x, y, z). Lengths are in mm.
 """
@@ -6,87 +6,14 @@ Arrays are (D, H, W) = (z, y, x); SimpleITK's tuples are (x, y, z). Lengths are 
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from duomod.datasets.scan import image_problems as image_problems
-from duomod.datasets.scan import read_header
-from duomod.datasets.scan import read_image as read_image
-from duomod.datasets.scan import to_array as to_array
+from duomod.datasets.grid import Geometry, Triple
 
 ORIENTATION = "RAS"
-
-Triple = tuple[float, float, float]
-
-
-class Geometry(BaseModel):
-    """Where a voxel grid lies in the world, in SimpleITK's convention (LPS world, mm).
-
-    ``size`` in voxels and ``spacing`` in mm are (x, y, z); ``direction`` holds the 3x3 matrix row by row.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: tuple[int, int, int]
-    spacing: Triple
-    origin: Triple
-    direction: tuple[float, float, float, float, float, float, float, float, float]
-
-    @classmethod
-    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> Self:
-        """Return the geometry of an image, or of one whose header was read."""
-        return cls(
-            size=image.GetSize(),
-            spacing=image.GetSpacing(),
-            origin=image.GetOrigin(),
-            direction=image.GetDirection(),
-        )
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(D, H, W)."""
-        x, y, z = self.size
-        return z, y, x
-
-    def matches(self, other: Geometry, tolerance: float = 1e-3) -> list[str]:
-        """Say in words where two geometries differ by more than ``tolerance`` (mm; direction cosines)."""
-        found = []
-        for name in ("size", "spacing", "origin", "direction"):
-            a, b = getattr(self, name), getattr(other, name)
-            if not np.allclose(a, b, rtol=0, atol=tolerance):
-                found.append(f"{name} {_short(a)} against {_short(b)}")
-        return found
-
-    def apply_to(self, image: sitk.Image) -> sitk.Image:
-        """Give an image of the same size this geometry, exactly, and return it."""
-        image.SetSpacing(self.spacing)
-        image.SetOrigin(self.origin)
-        image.SetDirection(self.direction)
-        return image
-
-    def image_of(self, array: NDArray[np.generic]) -> sitk.Image:
-        """Wrap an array (D, H, W) as an image with this geometry."""
-        if array.shape != self.shape:
-            raise ValueError(f"array of shape {array.shape} on a grid of shape {self.shape}")
-        return self.apply_to(sitk.GetImageFromArray(array))
-
-
-def read_geometry(path: Path) -> Geometry:
-    """Read where a scan's grid lies, from its header alone.
-
-    Raises:
-        InputError: see :func:`duomod.datasets.scan.read_header`.
-    """
-    return Geometry.of(read_header(path))
-
-
-def _short(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def canonical(image: sitk.Image) -> sitk.Image:
@@ -141,7 +68,7 @@ def labels_on_grid(probabilities: NDArray[np.floating], working: Geometry, targe
     threshold = 1 / classes - 1e-3
     best = np.zeros(target.shape, dtype=np.float32)
     labels = np.zeros(target.shape, dtype=np.uint8)
-    world_from_target = _matrix(target)
+    world_from_target = target.matrix
     for label in range(classes):
         share = np.ascontiguousarray(probabilities[label], dtype=np.float32)
         found = _box(share >= threshold)
@@ -172,12 +99,6 @@ def labels_on_grid(probabilities: NDArray[np.floating], working: Geometry, targe
     return labels
 
 
-def _matrix(geometry: Geometry) -> NDArray[np.float64]:
-    """Index (x, y, z) to world, without the origin."""
-    matrix: NDArray[np.float64] = np.asarray(geometry.direction).reshape(3, 3) @ np.diag(geometry.spacing)
-    return matrix
-
-
 def _box(mask: NDArray[np.bool_]) -> list[tuple[int, int]] | None:
     """First and last index of a mask per axis, in x, y, z; None if it is empty."""
     ranges = []
@@ -194,7 +115,7 @@ def _target_box(
     found: list[tuple[int, int]], working: Geometry, target: Geometry, world_from_target: NDArray[np.float64]
 ) -> tuple[list[int], list[int]] | None:
     """Start and size (x, y, z) of the part of the target grid that voxels of a box on the working grid can reach."""
-    matrix = _matrix(working)
+    matrix = working.matrix
     ends = np.array(list(itertools.product(*((-1, n) for n in target.size))), dtype=float)
     whole = (ends @ world_from_target.T + np.asarray(target.origin) - np.asarray(working.origin)) @ np.linalg.inv(
         matrix

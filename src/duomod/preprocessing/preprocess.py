@@ -7,65 +7,44 @@ cases are known to be good, so that bad input leaves nothing behind and replaces
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import SimpleITK as sitk
 
 from duomod.console import progress, say
 from duomod.datasets.check import check_case
-from duomod.datasets.importers import RawCase, list_cases, resolve_spec
+from duomod.datasets.importers import RawCase, list_cases
+from duomod.datasets.index import read_index
+from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
-from duomod.errors import DuomodError, InputError
+from duomod.errors import InputError
 from duomod.preprocessing.case import CaseJob, finished_record, marker_file, preprocess_case
+from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
-from duomod.workspace import read_json, write_json, write_manifest
+from duomod.workers import Task, run_tasks
+from duomod.workspace import write_json, write_manifest
 
 
-def run_preprocess(
-    data_path: Path,
-    output_path: Path,
-    *,
-    dataset: str | None = None,
-    num_classes: int | None = None,
-    workers: int = 1,
-    seed: int = 0,
-    spacing: tuple[float, float, float] | None = None,
-) -> Path:
+def run_preprocess(config: PreprocessSettings) -> Path:
     """Check a raw data set, bring every scan to one orientation and spacing, and make the splits.
 
     Cases that are done already, with the same input and settings, are not done again.
 
-    Args:
-        data_path: Raw data set.
-        output_path: Folder of the result.
-        dataset: Built-in name or YAML file; recognised by default.
-        num_classes: Checked against the description; makes one where there is none.
-        workers: Cases handled at the same time.
-        seed: Of the splits.
-        spacing: Voxel size in mm (x, y, z) instead of the description's.
-
     Returns:
-        ``output_path``.
+        ``config.output_path``.
 
     Raises:
         InputError: lists all problems of the raw data set; the output folder is then as it was before.
         OSError: the disk is full, or the output folder cannot be written.
         DuomodError: a worker process died.
     """
-    data_path, output_path = Path(data_path), Path(output_path)
-    spec = resolve_spec(data_path, dataset, num_classes)
-    if spacing is not None:
-        if min(spacing) <= 0:
-            raise InputError(f"--spacing {spacing}: must be positive, in mm")
-        spec = spec.model_copy(update={"spacing": spacing})
+    data_path, output_path = config.data_path, config.output_path
+    spec = resolve_spec(data_path, config.dataset, config.num_classes)
+    if config.spacing is not None:
+        spec = spec.model_copy(update={"spacing": config.spacing})
     _check_output(data_path, output_path, spec)
     cases, problems = list_cases(data_path, spec)
     problems += raw_list_problems(data_path / "splits", [case.case_id for case in cases])
@@ -80,7 +59,7 @@ def run_preprocess(
         say(f"{len(done)} of {len(jobs)} cases are done already")
     if not problems:
         staging.mkdir(parents=True, exist_ok=True)  # an output that cannot be written is found out now, not in an hour
-    fresh, found = _run(todo, staging, workers, check_only=bool(problems))
+    fresh, found = _run(todo, staging, config.workers, check_only=bool(problems))
     problems += found
     if problems:
         _undo([job for job in todo if job.case.case_id in fresh], staging, created)
@@ -90,8 +69,9 @@ def run_preprocess(
     _commit(jobs, output_path, staging, ordered)
     store = Store(output_path, spec, ordered)
     copy_lists(data_path / "splits", store)
-    make_splits(store, seed)
-    write_manifest(output_path, "preprocess", data=str(data_path), cases=len(ordered), spacing=spec.spacing, seed=seed)
+    make_splits(store, config.seed)
+    facts = {"data": str(data_path), "cases": len(ordered), "spacing": spec.spacing, "seed": config.seed}
+    write_manifest(output_path, "preprocess", **facts)
     write_json(
         output_path / "dataset.json",
         {
@@ -109,14 +89,15 @@ def _check_output(data_path: Path, output_path: Path, spec: DatasetSpec) -> None
         raise InputError(f"{output_path}: is a file; give a folder for the result")
     if output_path.resolve() == data_path.resolve():
         raise InputError(f"{output_path}: the raw data set itself; give another folder for the result")
-    index = output_path / "dataset.json"
-    if index.is_file():
-        content = read_json(index)
-        if not isinstance(content, dict) or "format" not in content:
+    path = output_path / "dataset.json"
+    if path.is_file():
+        index = read_index(path)
+        if not index.preprocessed:
             raise InputError(f"{output_path}: holds a raw data set; give another folder for the result")
-        name = (content.get("spec") or {}).get("name")
-        if name != spec.name:
-            raise InputError(f"{output_path}: holds the data set '{name}', not '{spec.name}'; give another folder")
+        if index.name != spec.name:
+            raise InputError(
+                f"{output_path}: holds the data set '{index.name}', not '{spec.name}'; give another folder"
+            )
 
 
 def _run(
@@ -132,66 +113,23 @@ def _run(
     largest_first = sorted(jobs, key=lambda job: -_size(job.case))
     with progress("preprocess", len(jobs)) as advance:
 
-        def take(job: CaseJob, result: CaseRecord | list[str]) -> None:
-            if isinstance(result, CaseRecord):
-                records[job.case.case_id] = result
-            elif result:
-                problems[job.case.case_id] = result
-            advance(job.case.case_id)
-
-        if workers <= 1 or len(jobs) <= 1:
+        def tasks() -> Iterator[Task[CaseRecord | list[str]]]:
             for job in largest_first:
-                bad = check_only or bool(problems)
-                take(job, check_case(job.case, job.spec) if bad else preprocess_case(job, staging))
-        else:
-            _in_pool(largest_first, staging, workers, check_only, take, problems)
+                if check_only or problems:
+                    yield Task(job.case.case_id, partial(check_case, job.case, job.spec))
+                else:
+                    yield Task(job.case.case_id, partial(preprocess_case, job, staging))
+
+        def take(position: int, result: CaseRecord | list[str]) -> None:
+            case_id = largest_first[position].case.case_id
+            if isinstance(result, CaseRecord):
+                records[case_id] = result
+            elif result:
+                problems[case_id] = result
+            advance(case_id)
+
+        run_tasks(tasks(), min(workers, len(jobs)), take, threads=1)
     return records, [text for job in jobs for text in problems.get(job.case.case_id, [])]
-
-
-def _in_pool(
-    jobs: Sequence[CaseJob],
-    staging: Path,
-    workers: int,
-    check_only: bool,
-    take: Callable[[CaseJob, CaseRecord | list[str]], None],
-    problems: Mapping[str, list[str]],
-) -> None:
-    with _pool(min(workers, len(jobs))) as pool:
-
-        def submit(job: CaseJob, only_check: bool) -> Future[Any]:
-            if only_check:
-                return pool.submit(check_case, job.case, job.spec)
-            return pool.submit(preprocess_case, job, staging)
-
-        waiting: dict[Future[Any], CaseJob] = {submit(job, check_only): job for job in jobs}
-        while waiting:
-            for future in as_completed(list(waiting)):
-                job = waiting.pop(future)
-                take(job, future.result())
-                if problems and not check_only:
-                    check_only = True
-                    not_begun = [waiting.pop(other) for other in list(waiting) if other.cancel()]
-                    waiting |= {submit(other, True): other for other in not_begun}
-                    break
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes, each with one ITK thread; an error stops it without waiting for the other cases."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_one_thread)
-    try:
-        yield pool
-    except BrokenProcessPool:
-        raise DuomodError(
-            "a worker process ended unexpectedly (perhaps for lack of memory);"
-            " run the same command again with fewer --workers, it goes on where it stopped"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def _size(case: RawCase) -> int:

@@ -12,12 +12,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
-from duomod.preprocessing.geometry import Geometry
 from duomod.preprocessing.intensity import normalise
+from duomod.settings import checked
 from duomod.workspace import read_json
 
 #: Written into dataset.json; a raw data set's dataset.json has no such field.
@@ -178,8 +179,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _records(rows: Any, index: Path) -> dict[str, CaseRecord]:
-    try:
-        records = [CaseRecord.model_validate(row) for row in rows]
-    except (ValidationError, TypeError) as error:
-        raise InputError(f"{index}: damaged list of cases ({str(error).splitlines()[0]}); preprocess again") from None
+    source = f"{index}: damaged list of cases; preprocess again: "
+    if not isinstance(rows, list):
+        raise InputError(f"{source}it is not a list")
+    records = [checked(CaseRecord, row, source=source) for row in rows]
     return {record.case_id: record for record in records}

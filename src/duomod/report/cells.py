@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from duomod.evaluation.aggregate import Spread
 from duomod.evaluation.metrics import Metric
+from duomod.evaluation.tables import Row, cell_text, method_table
 from duomod.report.sources.collect import Collection, Method
-from duomod.report.tables import Row, cell_text, method_table
 
 Mark = Literal["", "best", "second"]
 

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from duomod.preprocessing.geometry import to_array
+from duomod.datasets.labels import Labels
+from duomod.datasets.scan import to_array
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.sources.scans import Labels
 from duomod.report.viewer.grey import window_of
 from duomod.workspace import atomic_path
 

@@ -15,14 +15,17 @@ from markupsafe import Markup
 from duomod import __version__
 from duomod.console import progress, say
 from duomod.errors import InputError
-from duomod.evaluation.compare import FOREGROUND, TAIL, Comparison, compare_methods
+from duomod.evaluation.comparison import Comparison
 from duomod.evaluation.critical_difference import write_critical_difference
+from duomod.evaluation.method_values import FOREGROUND, TAIL
+from duomod.evaluation.paired_comparison import compare_methods
 from duomod.evaluation.significance import Ranking
 from duomod.extras import require_report_packages
 from duomod.report.assets import copy_assets
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from duomod.report.cells import class_cells, hash_cells, missed_cells, setting_cells, summary_cells
 from duomod.report.charts import all_charts
+from duomod.report.settings import ReportSettings
 from duomod.report.sources.collect import Collection, baseline_of, collect
 from duomod.report.sources.files import CaseFiles, locate
 from duomod.report.sources.scans import Overlay
@@ -35,32 +38,11 @@ from duomod.workspace import write_text
 REPORT = "report.json"
 
 
-def run_report(
-    runs: Sequence[Path],
-    output: Path,
-    *,
-    images: Path | None = None,
-    truth: Path | None = None,
-    dataset: str | None = None,
-    baseline: str | None = None,
-    worst: int = 5,
-    viewer: bool = True,
-    all_seeds: bool = False,
-    title: str | None = None,
-) -> Path:
+def run_report(config: ReportSettings) -> Path:
     """Write a report of several methods into a folder that opens offline in a browser.
 
-    Args:
-        runs: Folders of methods with ``seed_*`` folders, single evaluated folders, or folders of methods.
-        output: The report's folder. A report that is there is replaced in one step; another folder is not touched.
-        images: Folder of the scans; default: those that the predictions were made from.
-        truth: Folder of true label maps; default: the one that the evaluation used.
-        dataset: Names the classes and the tail; default: as recorded by the evaluation.
-        baseline: The method that others are compared with; default ``supervised``, else the first.
-        worst: How many of each method's worst cases are pictured.
-        viewer: Whether every case gets a 2D/3D viewer (the larger part of the report's size).
-        all_seeds: The viewer holds the label maps of all seeds, not only of each method's first.
-        title: Of the page.
+    ``config.runs`` are folders of methods with ``seed_*`` folders, single evaluated folders, or folders of methods. A
+    report that is in ``config.output`` already is replaced in one step; another folder is not touched.
 
     Returns:
         The path of ``index.html``.
@@ -70,50 +52,61 @@ def run_report(
             an output folder that holds something else.
     """
     require_report_packages("duomod report")
-    output = Path(output)
+    output = config.output
     if output.exists() and not (output / REPORT).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output}: exists and is not a report; choose another --output, or move it away")
-    collection = collect(runs, dataset)
-    base = baseline_of(collection, baseline)
-    cases, notes = locate(collection, images, truth)
-    comparisons, rankings, not_compared = _compared(collection, base)
-    charts = all_charts(collection)
+    collection = collect(config.runs, config.dataset)
+    base = baseline_of(collection, config.baseline)
+    cases, notes = locate(collection, config.images, config.truth)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=output.parent) as temporary:
         folder = Path(temporary) / "report"
-        copy_assets(folder / "assets")
-        ranks = _write_ranks(rankings, folder)
-        pictured = worst_cases(collection, cases, worst, folder)
-        viewable = _write_viewer(collection, cases, folder, all_seeds) if viewer else []
-        page = render(
-            "index.html.j2",
-            title=title or _title(collection),
-            collection=collection,
-            facts=_facts(collection),
-            notes=notes,
-            baseline=base,
-            summary=summary_cells(collection),
-            classes=class_cells(collection),
-            missed=missed_cells(collection),
-            settings=setting_cells(collection),
-            hashes=hash_cells(collection),
-            comparisons=comparisons,
-            not_compared=not_compared,
-            ranks=ranks,
-            charts=charts,
-            figures=Markup(script_json({c.key: c.figure() for group in charts.values() for c in group})),
-            worst=pictured,
-            viewable=viewable,
-            colours={"missed": FALSE_NEGATIVE, "surplus": FALSE_POSITIVE},
-            version=__version__,
-            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        )
-        write_text(folder / "index.html", page)
-        write_text(folder / REPORT, _record(collection, base, comparisons, pictured, notes))
+        _write_report(folder, config, collection, base, cases, notes)
         _replace(folder, output)
     for note in notes:
         say(note)
     return output / "index.html"
+
+
+def _write_report(
+    folder: Path,
+    config: ReportSettings,
+    collection: Collection,
+    base: str,
+    cases: Sequence[CaseFiles],
+    notes: Sequence[str],
+) -> None:
+    comparisons, rankings, not_compared = _compared(collection, base)
+    charts = all_charts(collection)
+    copy_assets(folder / "assets")
+    ranks = _write_ranks(rankings, folder)
+    pictured = worst_cases(collection, cases, config.worst, folder)
+    viewable = _write_viewer(collection, cases, folder, config.all_seeds) if config.viewer else []
+    page = render(
+        "index.html.j2",
+        title=config.title or _title(collection),
+        collection=collection,
+        facts=_facts(collection),
+        notes=notes,
+        baseline=base,
+        summary=summary_cells(collection),
+        classes=class_cells(collection),
+        missed=missed_cells(collection),
+        settings=setting_cells(collection),
+        hashes=hash_cells(collection),
+        comparisons=comparisons,
+        not_compared=not_compared,
+        ranks=ranks,
+        charts=charts,
+        figures=Markup(script_json({c.key: c.figure() for group in charts.values() for c in group})),
+        worst=pictured,
+        viewable=viewable,
+        colours={"missed": FALSE_NEGATIVE, "surplus": FALSE_POSITIVE},
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_text(folder / "index.html", page)
+    write_text(folder / REPORT, _record(collection, base, comparisons, pictured, notes))
 
 
 def _replace(folder: Path, output: Path) -> None:

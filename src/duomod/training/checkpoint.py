@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from duomod.config import NetworkConfig
@@ -23,6 +23,7 @@ from duomod.methods.base import Method, MethodContext
 from duomod.methods.registry import load_method, load_plugin
 from duomod.networks.registry import build_network, published_as_vnet
 from duomod.networks.vnet import initialise, settings_from_state
+from duomod.settings import checked
 from duomod.workspace import atomic_path
 
 INFO_KEY = "duomod"
@@ -121,9 +122,10 @@ def model_info(path: Path, content: dict[str, Any], published: Published = Publi
     """
     if INFO_KEY in content:
         try:
-            return ModelInfo.model_validate(json.loads(content[INFO_KEY]))
-        except (ValidationError, ValueError, TypeError) as error:
+            stored = json.loads(content[INFO_KEY])
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path}: its description of the model is damaged ({error})") from None
+        return checked(ModelInfo, stored, source=f"{path}: its description of the model is damaged: ")
     try:
         guess, state = published_as_vnet({key: value for key, value in content.items() if isinstance(value, dict)})
         settings = settings_from_state(state)

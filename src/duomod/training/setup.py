@@ -3,145 +3,148 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from duomod.config import TrainConfig, merged, train_config
+from duomod.config import TrainConfig, train_config
 from duomod.console import say
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
-from duomod.methods.base import Method
+from duomod.methods.base import Method, MethodConfig
 from duomod.methods.registry import load_method, load_plugin
+from duomod.option_values import merged
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
 from duomod.training.checkpoint import RESUME_KEY, ModelInfo, build_method, read_checkpoint
 from duomod.training.loop import Run, fit
 from duomod.training.precision import choose_device, choose_dtype, guard_shallow_convolutions, lay_out
+from duomod.training.settings import TrainSettings
 from duomod.workspace import write_manifest, write_text
 
 MANIFEST = "train_manifest.json"
 
 
-def run_train(
-    *,
-    model: str,
-    data_path: Path,
-    output_dir: Path,
-    seed: int = 0,
-    gpu: str = "0",
-    num_classes: int | None = None,
-    preset: str = "default",
-    settings: Mapping[str, Any] | None = None,
-    method_settings: Mapping[str, Any] | None = None,
-    labeled_ratio: float | None = None,
-    labeled_count: int | None = None,
-    split_name: str | None = None,
-    split_seed: int = 0,
-    plugin: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> Path:
+def run_train(settings: TrainSettings) -> Path:
     """Train one model with one seed and return its best checkpoint.
 
-    Args:
-        model: Name of a method.
-        data_path: Preprocessed data set.
-        output_dir: Run folder (see DESIGN, files between stages).
-        seed: Seeds weights, crops, augmentation and dropout. The split has its own, so that seeds share one split.
-        gpu: GPU number, or "" for the CPU.
-        num_classes: Checked against the data set.
-        preset: ``default``, ``reference`` or ``compact``.
-        settings: Training settings to replace, nested.
-        method_settings: The method's own settings to replace.
-        labeled_ratio, labeled_count, split_name: Which cases are labelled; at most one of them.
-        split_seed: Seed of splits made here.
-        plugin: Python file with a method of the user's.
-        resume: Go on from ``ckpts/last.pth``.
-        overwrite: Start anew in a folder that holds a run.
+    The seed is that of weights, crops, augmentation and dropout; the split has its own, so that seeds share one split.
+    At most one of labelled ratio, labelled count and split says which cases are labelled.
 
     Raises:
         InputError: wrong use, or data that do not fit.
     """
-    cls = load_plugin(plugin) if plugin else load_method(model)
-    of_method = cls.Config.reference_training if preset == "reference" else {}
-    config = train_config(preset, merged(of_method, settings or {}))
-    own = cls.Config.preset("reference" if preset == "reference" else "default", method_settings)
-    store = Store.open(data_path)
-    classes = store.spec.num_classes
-    if num_classes is not None and num_classes != classes:
-        raise InputError(
-            f"--num_classes {num_classes} disagrees with {data_path / 'dataset.json'}, which has {classes} classes"
-            " (background included)"
-        )
-    split = resolve_split(
-        store, labeled_ratio=labeled_ratio, labeled_count=labeled_count, split=split_name, seed=split_seed
-    )
-    if cls.uses_all_labels:
-        split = _fully_labelled(store, split)
-    _describe(store, split)
-
-    device = choose_device(gpu)
+    cls = load_plugin(settings.plugin) if settings.plugin else load_method(settings.model)
+    config, own = _all_settings(cls, settings)
+    store = _open_store(settings)
+    split = _split(store, cls, settings)
+    device = choose_device(settings.gpu)
     dtype = choose_dtype(config.precision, device)
     info = ModelInfo(
-        method=model,
+        method=settings.model,
         method_settings=own.model_dump(),
         network=config.network,
-        num_classes=classes,
+        num_classes=store.spec.num_classes,
         patch=config.patch or store.spec.patch,
         spec=store.spec,
-        plugin=str(plugin.resolve()) if plugin else None,
+        plugin=str(settings.plugin.resolve()) if settings.plugin else None,
     )
     steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
     total = (config.max_epochs + config.final_epoch) * steps_per_epoch
     resolved = {
-        "model": model,
-        "preset": preset,
-        "seed": seed,
-        "data_path": str(data_path.resolve()),
+        "model": settings.model,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "data_path": str(settings.data_path.resolve()),
         "split": {"name": split.name, "labelled": list(split.labelled), "unlabelled": len(split.unlabelled)},
         "steps_per_epoch": steps_per_epoch,
         "precision": str(dtype or torch.float32).removeprefix("torch."),
         "train": config.model_dump(mode="json"),
         "method": own.model_dump(mode="json"),
     }
-    state = _prepare_folder(output_dir, resolved, resume, overwrite)
-    best = output_dir / "ckpts" / "best_model.pth"
+    folder = settings.output_dir
+    state = _prepare_folder(folder, resolved, settings.resume, settings.overwrite)
+    best = folder / "ckpts" / "best_model.pth"
     if state == "complete":
-        say(f"{output_dir}: this run is complete; nothing to do (--overwrite trains anew)")
+        say(f"{folder}: this run is complete; nothing to do (--overwrite trains anew)")
         return best
 
-    torch.manual_seed(torch_seed(seed, "weights"))
-    crop = Crop(info.patch, seed, config.sampling, config.augment)
+    torch.manual_seed(torch_seed(settings.seed, "weights"))
+    crop = Crop(info.patch, settings.seed, config.sampling, config.augment)
     method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from))
     guard_shallow_convolutions(method, device, dtype)
     lay_out(method, device)
-    last = read_checkpoint(output_dir / "ckpts" / "last.pth").get(RESUME_KEY) if state == "resume" else None
-    run = Run(output_dir, method, info, store, split, config, seed, device, dtype, total, steps_per_epoch)
-    say(
-        f"training {model} (seed {seed}, preset {preset}): {total} steps of {config.sampling.batch} labelled"
-        + (f" + {config.sampling.batch_unlabeled or config.sampling.batch} unlabelled" if cls.uses_unlabelled else "")
-        + f" patches {' x '.join(map(str, info.patch))}, {_parameters(method):,} parameters"
+    last = read_checkpoint(folder / "ckpts" / "last.pth").get(RESUME_KEY) if state == "resume" else None
+    run = Run(folder, method, info, store, split, config, settings.seed, device, dtype, total, steps_per_epoch)
+    _announce(run, settings)
+    _fit_and_record(run, last)
+    return best
+
+
+def _all_settings(cls: type[Method], settings: TrainSettings) -> tuple[TrainConfig, MethodConfig]:
+    """The training's settings and the method's own: of the preset, of the published code, and what was asked for."""
+    reference = settings.preset == "reference"
+    of_method = cls.Config.reference_training if reference else {}
+    config = train_config(settings.preset, merged(of_method, settings.settings))
+    see = f"duomod settings {settings.model}"
+    return config, cls.Config.preset("reference" if reference else "default", settings.method_settings, see)
+
+
+def _open_store(settings: TrainSettings) -> Store:
+    store = Store.open(settings.data_path)
+    wanted, classes = settings.num_classes, store.spec.num_classes
+    if wanted is not None and wanted != classes:
+        raise InputError(
+            f"--num_classes {wanted} disagrees with {settings.data_path / 'dataset.json'}, which has {classes} classes"
+            " (background included)"
+        )
+    return store
+
+
+def _split(store: Store, cls: type[Method], settings: TrainSettings) -> Split:
+    split = resolve_split(
+        store,
+        labeled_ratio=settings.labeled_ratio,
+        labeled_count=settings.labeled_count,
+        split=settings.split,
+        seed=settings.split_seed,
     )
+    if cls.uses_all_labels:
+        split = _fully_labelled(store, split)
+    _describe(store, split)
+    return split
+
+
+def _announce(run: Run, settings: TrainSettings) -> None:
+    sampling = run.config.sampling
+    unlabelled = f" + {sampling.batch_unlabeled or sampling.batch} unlabelled" if run.method.uses_unlabelled else ""
+    say(
+        f"training {settings.model} (seed {run.seed}, preset {settings.preset}): {run.total_steps} steps of"
+        f" {sampling.batch} labelled{unlabelled} patches {' x '.join(map(str, run.info.patch))},"
+        f" {_parameters(run.method):,} parameters"
+    )
+
+
+def _fit_and_record(run: Run, last: dict[str, Any] | None) -> None:
+    """Train, and write down what it took."""
     began, cpu_began = time.monotonic(), time.process_time()
     final = fit(run, last)
+    on_gpu = run.device.type == "cuda"
     write_manifest(
-        output_dir,
+        run.folder,
         "train",
         steps=final.step,
         best_step=final.best_step,
         best_validation_dice=final.best_dice if final.best_dice >= 0 else None,
         seconds=round(time.monotonic() - began, 1),
         cpu_seconds=round(time.process_time() - cpu_began, 1),
-        device=str(device),
+        device=str(run.device),
         torch=torch.__version__,
-        peak_memory_mib=round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
+        peak_memory_mib=round(torch.cuda.max_memory_allocated(run.device) / 2**20) if on_gpu else None,
     )
-    return best
 
 
 def _fully_labelled(store: Store, split: Split) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from types import FrameType
 from typing import Any
 
 from duomod.errors import DuomodError
+
+#: Seconds within which several signals are one request: a cluster tells a job's processes, and each its own children.
+SAME_REQUEST = 1.0
 
 
 class Interrupted(DuomodError):
@@ -29,13 +33,18 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a request that the loop honours after the running step; a second one kills."""
+    """Turn Ctrl-C and SIGTERM into a request that the loop honours after the running step; a later second one kills."""
     stop = StopRequest()
+    first = 0.0
 
     def request(number: int, frame: FrameType | None) -> None:
-        stop.requested = True
-        for known, handler in previous.items():
-            signal.signal(known, handler)
+        nonlocal first
+        if not stop.requested:
+            stop.requested, first = True, time.monotonic()
+        elif time.monotonic() - first > SAME_REQUEST:
+            for known, handler in previous.items():
+                signal.signal(known, handler)
+            signal.raise_signal(number)
 
     previous: dict[signal.Signals, Any] = {}
     try:

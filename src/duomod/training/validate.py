@@ -1,7 +1,7 @@
 """Dice on the evaluation cases during training, on the preprocessed grid.
 
-This is the one place where training imports later stages (inference's sliding window): validating with another window
-than the one that predicts would select the wrong model.
+This is the one place where training imports later stages (inference's sliding window, evaluation's Dice): validating
+with another window than the one that predicts, or by another score, would select the wrong model.
 """
 
 from __future__ import annotations
@@ -13,19 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from duomod.evaluation.metrics.overlap import class_dice
 from duomod.inference.sliding_window import predict_probabilities
 from duomod.preprocessing.store import Store
-
-
-def case_dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
-    """Dice per class (C,), background included; NaN where a class is in neither map."""
-    joint = np.bincount(
-        truth.ravel().astype(np.int64) * num_classes + prediction.ravel(), minlength=num_classes**2
-    ).reshape(num_classes, num_classes)
-    size = joint.sum(0) + joint.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: NDArray[np.float64] = np.where(size > 0, 2 * np.diag(joint) / size, np.nan)
-    return result
 
 
 def validate(
@@ -49,7 +39,7 @@ def validate(
         probabilities = predict_probabilities(
             model, store.normalised(case), patch, overlap=overlap, blending="uniform", device=device, amp_dtype=dtype
         )
-        scores.append(case_dice(probabilities.argmax(0).to(torch.uint8).cpu().numpy(), store.label(case), classes))
+        scores.append(class_dice(probabilities.argmax(0).to(torch.uint8).cpu().numpy(), store.label(case), classes))
     stacked = np.stack(scores)[:, 1:]
     if both_empty == "one":
         stacked = np.where(np.isfinite(stacked), stacked, 1.0)

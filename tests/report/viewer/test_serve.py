@@ -16,6 +16,7 @@ import pytest
 
 from duomod.errors import InputError
 from duomod.report.viewer.serve import _titles, make_server, run_view
+from duomod.report.viewer.settings import ViewSettings
 
 
 class TestServer:
@@ -106,13 +107,13 @@ def test_predictions_are_named_by_what_differs(tmp_path: Path) -> None:
 class TestWrongUse:
     def test_every_missing_file_is_named(self, files: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
-            run_view(tmp_path / "no.nii.gz", pred=[tmp_path / "nor.nii.gz"], gt=files["truth"])
+            run_view(ViewSettings(case=tmp_path / "no.nii.gz", pred=(tmp_path / "nor.nii.gz",), gt=files["truth"]))
         assert [Path(problem.split(": ")[0]).name for problem in caught.value.problems] == ["no.nii.gz", "nor.nii.gz"]
 
     def test_a_folder_in_use_is_not_touched(self, files: dict[str, Path], tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("years of work")
         with pytest.raises(InputError, match="exists"):
-            run_view(files["scan"], output=tmp_path)
+            run_view(ViewSettings(case=files["scan"], output=tmp_path))
         assert os.listdir(tmp_path) == ["thesis.tex"]
 
     def test_a_port_in_use_is_explained(self, page_folder: Path) -> None:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from duomod.config import WeightRule
 from duomod.losses.class_weights import rlm_weights
-
-WeightRule = Literal["none", "rlm", "dhc"]
 
 #: Steps between two looks at the predictions.
 INTERVAL = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from duomod.datasets.spec import without_ending
+from duomod.datasets.case_names import case_id
 from duomod.report.charts.chart import Chart
 from duomod.report.sources.collect import Collection, Method
 
@@ -27,7 +27,7 @@ def missed_matrices(collection: Collection) -> list[Chart]:
                     {
                         "type": "heatmap",
                         "x": list(collection.classes),
-                        "y": [without_ending(case) for case in method.cases],
+                        "y": [case_id(case) for case in method.cases],
                         "z": [[count or None for count in row] for row in counts.tolist()],
                         "zmin": 0,
                         "zmax": len(method.seeds),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from duomod.datasets.spec import without_ending
+from duomod.datasets.case_names import case_id
 from duomod.evaluation.aggregate import mean_defined
 from duomod.evaluation.results import FloatArray
 from duomod.report.assets.palette import METHODS
@@ -31,7 +31,7 @@ def box_plots(collection: Collection) -> list[Chart]:
                     "name": method.name,
                     "x": [collection.classes[c] for c in classes],
                     "y": all_rounded(values[cases, classes]),
-                    "text": [without_ending(method.cases[c]) for c in cases],
+                    "text": [case_id(method.cases[c]) for c in cases],
                     "marker": marker(index, size=4),
                     "line": {"width": 1.2},
                     "boxpoints": "outliers",
@@ -135,7 +135,7 @@ def dice_against_volume(collection: Collection) -> list[Chart]:
     for index, method in enumerate(collection.methods):
         dice = 100 * method.per_case
         points = [
-            (volumes[case, label + 1], dice[row, label], f"{collection.classes[label]}, {without_ending(case)}")
+            (volumes[case, label + 1], dice[row, label], f"{collection.classes[label]}, {case_id(case)}")
             for row, case in enumerate(method.cases)
             for label in range(dice.shape[1])
             if (case, label + 1) in volumes and np.isfinite(dice[row, label])

@@ -15,9 +15,10 @@ import yaml
 
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, find_results, mean_defined, summarise
-from duomod.evaluation.compare import MethodValues
+from duomod.evaluation.method_values import MethodValues
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_frame, read_result
+from duomod.evaluation.settings import AggregateOptions
 from duomod.workspace import read_json
 
 RESULT = "result.csv"
@@ -88,7 +89,7 @@ class Method:
         return self.seeds[0].table.metric(column)
 
     def for_comparison(self) -> MethodValues:
-        """Return the same values as :func:`duomod.evaluation.compare.compare_methods` takes them."""
+        """Return the same values as :func:`duomod.evaluation.paired_comparison.compare_methods` takes them."""
         summary = self.summary
         return MethodValues(
             self.name,
@@ -204,7 +205,7 @@ def _read_method(name: str, base: Path, folders: tuple[Path, ...] | None, datase
         tables = {folder.name: read_result(folder / RESULT) for folder in folders}
     if any("Dice" not in table.values for table in tables.values()):
         raise InputError(f"{base}: the tables have no Dice columns; evaluate with --metrics dice")
-    summary, _ = summarise(base, tables, dataset=dataset, missing=missing)
+    summary, _ = summarise(base, tables, options=AggregateOptions(dataset=dataset), missing=missing)
     seeds = tuple(_read_seed(table) for table in tables.values())
     values = {
         column: np.stack([table.of_cases(summary.cases, column) for table in tables.values()])

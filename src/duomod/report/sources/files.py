@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from duomod.datasets.spec import DatasetSpec, Modality, without_ending
+from duomod.datasets.case_names import case_id
+from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
 from duomod.report.sources.collect import Collection, Method, Seed
 from duomod.report.sources.scans import CaseSource, Overlay
+from duomod.settings import checked
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CaseFiles:
     @property
     def name(self) -> str:
         """The case's id: its file name without endings."""
-        return without_ending(self.case)
+        return case_id(self.case)
 
     def source(self, predictions: Sequence[Overlay], classes: Sequence[str]) -> CaseSource | None:
         """Return what shows the case with these predictions; None if its scan is not to be found."""
@@ -84,7 +84,7 @@ def locate(collection: Collection, images: Path | None, truth: Path | None) -> t
 
 
 def _case_files(case: str, seeds: Iterable[tuple[Method, Seed]], images: Path | None, truth: Path | None) -> CaseFiles:
-    name = without_ending(case)
+    name = case_id(case)
     predictions: dict[tuple[str, str], Path] = {}
     scan = _in_folder(images, name) if images is not None else None
     true = _in_folder(truth, name) if truth is not None else None
@@ -114,10 +114,9 @@ def _spec(seed: Seed) -> DatasetSpec | None:
     spec = seed.prediction.get("settings", {}).get("spec")
     if spec is None:
         return None
-    try:
-        return DatasetSpec.model_validate(spec)
-    except ValidationError:
-        raise InputError(
-            f"{seed.predictions}/prediction.json: its data set description cannot be read;"
-            " predict again with this version"
-        ) from None
+    return checked(
+        DatasetSpec,
+        spec,
+        source=f"{seed.predictions}/prediction.json: its data set description cannot be read; predict again with this"
+        " version: ",
+    )

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from duomod.datasets.grid import Geometry
+from duomod.datasets.labels import Labels, read_labels
+from duomod.datasets.scan import read_image, to_array
 from duomod.datasets.spec import Modality
 from duomod.errors import InputError
-from duomod.evaluation.cases import Settings, read_labels
-from duomod.evaluation.policy import DEFAULT_POLICY
 from duomod.inference.dicom import find_series, read_series
-from duomod.preprocessing.geometry import Geometry, canonical, read_image, to_array
-
-Labels = NDArray[np.uint8]
+from duomod.preprocessing.geometry import canonical
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,6 @@ def read_scan(path: Path) -> sitk.Image:
     return read_series(series[0])
 
 
-def label_settings(num_classes: int | None = None, label_merges: Mapping[int, int] | None = None) -> Settings:
-    """How label maps are read for a picture: as for scoring, with nothing to score."""
-    return Settings((), DEFAULT_POLICY, num_classes=num_classes, label_merges=label_merges or {})
-
-
 def label_array(image: sitk.Image) -> Labels:
     """Return a label map's classes as an array (D, H, W)."""
     return to_array(image).astype(np.uint8, copy=False)
@@ -86,7 +79,6 @@ def read_case(source: CaseSource) -> tuple[sitk.Image, list[sitk.Image]]:
     Raises:
         InputError: lists every file that cannot be read, has unknown labels or does not lie on the scan's grid.
     """
-    settings = label_settings(len(source.classes), source.label_merges)
     problems: list[str] = []
 
     def attempt(read: Callable[[Path], sitk.Image], path: Path) -> sitk.Image | None:
@@ -97,15 +89,22 @@ def read_case(source: CaseSource) -> tuple[sitk.Image, list[sitk.Image]]:
             return None
 
     def labels(path: Path) -> sitk.Image:
-        array, geometry = read_labels(path, settings)
+        array, geometry = read_labels(path, len(source.classes), source.label_merges)
         return geometry.image_of(array)
 
     scan = attempt(read_scan, source.scan)
     paths = [*([source.truth] if source.truth is not None else []), *(one.path for one in source.predictions)]
     maps = [attempt(labels, path) for path in paths]
     if scan is not None:
+        grid = Geometry.of(scan)
         for path, one in zip(paths, maps, strict=True):
-            if one is not None and (differences := Geometry.of(one).matches(Geometry.of(scan))):
+            if one is None:
+                continue
+            differences = Geometry.of(one).differences(grid)
+            if not differences:
+                # The same up to rounding; made exactly the same, so that all arrays are cut and resampled alike.
+                grid.apply_to(one)
+            else:
                 problems.append(
                     f"{path}: lies on another grid than the scan {source.scan}: {'; '.join(differences)}"
                     " (in right-front-top order); give the label map of this scan, on its own grid"

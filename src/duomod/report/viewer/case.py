@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from duomod.preprocessing.geometry import Geometry, to_array
+from duomod.datasets.grid import Geometry
+from duomod.datasets.scan import to_array
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
 from duomod.report.sources.scans import CaseSource, label_array, read_case
 from duomod.report.templates import script_json

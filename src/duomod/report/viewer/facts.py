@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from duomod.report.sources.scans import Labels
+from duomod.datasets.labels import Labels
+from duomod.evaluation.metrics.overlap import class_dice
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,9 @@ def label_facts(
     for name, labels in predictions:
         count = _voxels(labels, classes)
         dice = None
-        if truth is not None and true_count is not None:
-            common = _voxels(labels[labels == truth], classes)
-            total = count + true_count
-            dice = tuple(2 * int(c) / int(t) if t else None for c, t in zip(common, total, strict=True))
+        if truth is not None:
+            of_classes = class_dice(labels, truth, classes)[1:].tolist()
+            dice = tuple(None if math.isnan(value) else value for value in of_classes)
         found.append(LabelFacts(name, _millilitres(count, voxel_ml), dice))
     true_facts = None if true_count is None else LabelFacts("truth", _millilitres(true_count, voxel_ml))
     return true_facts, found

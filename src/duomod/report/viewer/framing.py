@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from duomod.preprocessing.geometry import Geometry, resample_image, resample_label, to_array
-from duomod.report.sources.scans import Labels, label_array
+from duomod.datasets.grid import Geometry
+from duomod.datasets.labels import Labels
+from duomod.datasets.scan import to_array
+from duomod.preprocessing.geometry import resample_image, resample_label
+from duomod.report.sources.scans import label_array
 
 #: Around the labelled box, so that organs are seen in their surroundings.
 MARGIN_MM = 25.0

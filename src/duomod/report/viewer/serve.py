@@ -17,17 +17,18 @@ from typing import BinaryIO
 
 from duomod import __version__
 from duomod.console import out, say
-from duomod.datasets.importers import numbered_classes
-from duomod.datasets.spec import Modality, load_spec, without_ending
+from duomod.datasets.case_names import case_id
+from duomod.datasets.labels import read_labels
+from duomod.datasets.scan import to_array
+from duomod.datasets.spec import Modality, load_spec, numbered_classes
 from duomod.errors import InputError
-from duomod.evaluation.cases import read_labels
 from duomod.evaluation.naming import Naming, find_naming
 from duomod.extras import require_report_packages
-from duomod.preprocessing.geometry import to_array
 from duomod.report.assets import copy_assets
-from duomod.report.sources.scans import CaseSource, Overlay, label_settings, read_scan
+from duomod.report.sources.scans import CaseSource, Overlay, read_scan
 from duomod.report.templates import render
 from duomod.report.viewer.case import write_case
+from duomod.report.viewer.settings import ViewSettings
 from duomod.workspace import write_text
 
 LOOPBACK = "127.0.0.1"
@@ -60,7 +61,7 @@ def view_page(
     maps = [path for path in (gt, *pred) if path is not None]
     naming = find_naming(maps[-1], maps[0], dataset, None) if maps else Naming()
     classes = naming.classes or numbered_classes(_classes_in(maps))
-    name = without_ending(case.name)
+    name = case_id(case.name)
     overlays = [Overlay(title, path) for title, path in zip(_titles(pred), pred, strict=True)]
     copy_assets(folder / "assets")
     source = CaseSource(name, case, gt, overlays, classes, _modality(case, name, dataset), naming.label_merges)
@@ -72,7 +73,7 @@ def view_page(
 
 def _titles(paths: Sequence[Path]) -> list[str]:
     """File names without endings; where two are alike, the parts of the paths that differ, else numbers too."""
-    titles = [without_ending(path.name) for path in paths]
+    titles = [case_id(path.name) for path in paths]
     if len(set(titles)) == len(titles):
         return titles
     parts = [[*path.absolute().parent.parts, title] for path, title in zip(paths, titles, strict=True)]
@@ -90,8 +91,7 @@ def _titles(paths: Sequence[Path]) -> list[str]:
 
 def _classes_in(maps: Sequence[Path]) -> int:
     """As many classes as the label maps show, and at least two."""
-    settings = label_settings()
-    return max(2, *(int(read_labels(path, settings)[0].max()) + 1 for path in maps)) if maps else 2
+    return max(2, *(int(read_labels(path)[0].max()) + 1 for path in maps)) if maps else 2
 
 
 def _modality(case: Path, name: str, dataset: str | None) -> Modality:
@@ -158,45 +158,28 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_view(
-    case: Path,
-    *,
-    pred: Sequence[Path] = (),
-    gt: Path | None = None,
-    dataset: str | None = None,
-    port: int = 0,
-    open_browser: bool = True,
-    output: Path | None = None,
-) -> Path | None:
+def run_view(config: ViewSettings) -> Path | None:
     """Show a case in the browser until Ctrl-C, SIGTERM or SIGHUP; or write the page into a folder.
-
-    Args:
-        case: The scan: a NIfTI file or a DICOM folder.
-        pred: Predicted label maps.
-        gt: True label map.
-        dataset: Names the classes.
-        port: Of the server; 0: a free one.
-        open_browser: Whether to open the page.
-        output: Folder for the page; then nothing is served.
 
     Returns:
         The page's path if it was written, None after serving.
 
     Raises:
-        InputError: see :func:`view_page`; or ``output`` holds something already.
+        InputError: see :func:`view_page`; or ``config.output`` holds something already.
     """
     require_report_packages("duomod view")
+    output = config.output
     if output is not None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise InputError(f"{output}: exists; choose another --output, or move it away")
-        return view_page(output, case, pred=pred, gt=gt, dataset=dataset)
+        return view_page(output, config.case, pred=config.pred, gt=config.gt, dataset=config.dataset)
     with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="duomod-view-") as temporary:
-        view_page(Path(temporary), case, pred=pred, gt=gt, dataset=dataset)
-        with make_server(Path(temporary), port) as server:
+        view_page(Path(temporary), config.case, pred=config.pred, gt=config.gt, dataset=config.dataset)
+        with make_server(Path(temporary), config.port) as server:
             url = f"http://{LOOPBACK}:{server.server_address[1]}/"
             say("Only this computer can open it. Ctrl-C ends it.")
             out.print(url, markup=False)
-            if open_browser:
+            if config.browser:
                 webbrowser.open(url)
             try:
                 server.serve_forever()

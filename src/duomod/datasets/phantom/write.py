@@ -1,18 +1,13 @@
-"""The built-in phantom: an abdominal CT-like world with the organs of AMOS, written as NIfTI in AMOS's layout.
+"""A phantom data set on disk: NIfTI in AMOS's layout.
 
-It stands in for real data in the demo and the tests. ``amos`` draws the 15 organs at their real volumes; ``tiny`` draws
-the same bodies coarsely and labels seven of the organs. `phantom_anatomy` holds the average body, `phantom_drawing`
-paints a person, `phantom_scan` scans one, this file writes the files.
+``amos`` draws the 15 organs at their real volumes; ``tiny`` draws the same bodies coarsely and labels seven of the
+organs.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +16,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from duomod.console import progress, say
-from duomod.datasets.phantom_scan import PRESETS, PhantomCase, Preset, make_case, preset_spec, scanner_of
+from duomod.datasets.phantom.scan import PhantomCase, make_case, preset_spec, scanner_of
+from duomod.datasets.phantom.settings import PhantomSettings, Preset
 from duomod.datasets.spec import DatasetSpec
-from duomod.errors import DuomodError, InputError
+from duomod.errors import InputError
+from duomod.workers import Task, run_tasks
 from duomod.workspace import atomic_path, read_json, write_json
-
-__all__ = ["PRESETS", "PhantomCase", "Preset", "make_case", "preset_spec", "write_phantom"]
 
 #: Counts up whenever the drawing changes, so that a folder is never completed with cases of another world.
 VERSION = 1
@@ -51,41 +46,22 @@ class _Settings:
         return [(f"{prefix}_{number:04d}", *role) for number, role in enumerate(roles, start=1)]
 
 
-def write_phantom(
-    out: Path, *, cases: int, seed: int, preset: Preset = "amos", unlabeled: int = 0, workers: int = 1
-) -> Path:
+def write_phantom(config: PhantomSettings) -> Path:
     """Write a phantom data set in AMOS's layout; run again, it completes what is missing.
 
     A quarter of the cases (at least two of six or more) goes to ``imagesVa``/``labelsVa``, the rest to
-    ``imagesTr``/``labelsTr``. Images are int16 HU, labels uint8.
-
-    Args:
-        out: The folder; new, empty, or a phantom of the same settings.
-        cases: Labelled cases in all, >= 1.
-        seed: Seed of the population, >= 0.
-        preset: ``amos`` or ``tiny``.
-        unlabeled: Further training cases, written without a label file.
-        workers: Processes; 1 stays in this one.
+    ``imagesTr``/``labelsTr``. Images are int16 HU, labels uint8. The folder is new, empty, or a phantom of the same
+    settings.
 
     Returns:
-        ``out``.
+        ``config.out``.
 
     Raises:
-        InputError: a number out of range, an unknown preset, or a folder that holds something else.
+        InputError: the folder holds something else.
         DuomodError: a worker process died.
     """
-    out = Path(out)
-    spec = preset_spec(preset)
-    problems = [
-        f"phantom: {name} must be at least {least}, not {value}"
-        for name, value, least in (("cases", cases, 1), ("seed", seed, 0), ("unlabeled", unlabeled, 0))
-        if value < least
-    ]
-    if preset == "amos" and cases + unlabeled > 499:
-        problems.append("phantom: preset amos holds at most 499 cases, because AMOS ids of 500 and above mean MR")
-    if problems:
-        raise InputError(problems)
-    settings = _Settings(cases, unlabeled, seed, preset)
+    out, spec = config.out, preset_spec(config.preset)
+    settings = _Settings(config.cases, config.unlabeled, config.seed, config.preset)
     _claim(out, settings)
 
     plan = settings.plan()
@@ -93,30 +69,10 @@ def write_phantom(
     if len(missing) < len(plan):
         say(f"phantom: {len(plan) - len(missing)} of {len(plan)} cases are already in {out}")
     with progress("phantom", total=len(plan), start=len(plan) - len(missing)) as advance:
-        if workers <= 1 or len(missing) <= 1:
-            for index in missing:
-                _write_case(out, settings, index)
-                advance(plan[index][0])
-        else:
-            context = multiprocessing.get_context("spawn")
-            with _named_death(out), ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-                jobs = {pool.submit(_write_case, out, settings, index): index for index in missing}
-                for job in as_completed(jobs):
-                    job.result()
-                    advance(plan[jobs[job]][0])
+        tasks = [Task(plan[index][0], partial(_write_case, out, settings, index)) for index in missing]
+        run_tasks(tasks, min(config.workers, len(missing)), lambda position, _: advance(tasks[position].name))
     write_json(out / "dataset.json", _dataset_json(settings, spec))
     return out
-
-
-@contextmanager
-def _named_death(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool:
-        raise DuomodError(
-            f"{out}: a worker process ended unexpectedly (perhaps for lack of memory); "
-            "run the same command again with fewer workers, it goes on where it stopped"
-        ) from None
 
 
 def _claim(out: Path, settings: _Settings) -> None:

@@ -13,6 +13,7 @@ from duomod.errors import InputError
 from duomod.evaluation.aggregate import Spread, Summary, find_results, summarise
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import write_frame
+from duomod.evaluation.settings import RESULT, AggregateOptions
 from duomod.workspace import write_text
 
 
@@ -221,26 +222,19 @@ def write_tables(summaries: Sequence[Summary], outputs: Sequence[Path]) -> None:
             write_frame(as_frame(table), path)
 
 
-def summaries_of(
-    bases: Sequence[Path],
-    *,
-    dataset: str | None = None,
-    min_seeds: int = 2,
-    ddof: int = 1,
-    seed_pattern: str = "seed_*",
-    results_filename: str = "result",
-) -> list[Summary]:
-    """Summarise several methods from their folders, each with a folder per seed that holds a result table.
+def summaries_of(bases: Sequence[Path], options: AggregateOptions | None = None) -> list[Summary]:
+    """Summarise several methods from their folders, each with a folder per seed that holds ``result.csv``.
 
     Raises:
         InputError: a method has too few results, or one that cannot be read; all methods' problems together.
     """
+    options = options or AggregateOptions()
     summaries: list[Summary] = []
     problems: list[str] = []
     for base in bases:
         try:
-            tables, missing = find_results(base, seed_pattern, results_filename, min_seeds)
-            summaries.append(summarise(base, tables, dataset=dataset, ddof=ddof, missing=missing)[0])
+            tables, missing = find_results(base, options.seed_pattern, RESULT, options.min_seeds)
+            summaries.append(summarise(base, tables, options=options, missing=missing)[0])
         except InputError as error:
             problems += error.problems
     if problems:
@@ -248,16 +242,13 @@ def summaries_of(
     return summaries
 
 
-def side_by_side(bases: Sequence[Path], *, dataset: str | None = None, min_seeds: int = 2, ddof: int = 1) -> str:
+def side_by_side(bases: Sequence[Path]) -> str:
     """Return a plain text table of several methods: each class, foreground and tail, mean ± std over seeds.
 
     Args:
         bases: One folder per method, each with a folder per seed that holds ``result.csv``.
-        dataset: Names the classes and the tail; default: as recorded by the evaluation.
-        min_seeds: How many seeds each method needs.
-        ddof: Of the standard deviation.
 
     Raises:
         InputError: a method has too few results.
     """
-    return as_text(method_table(summaries_of(bases, dataset=dataset, min_seeds=min_seeds, ddof=ddof)))
+    return as_text(method_table(summaries_of(bases)))

@@ -1,6 +1,6 @@
 """The built-in phantom's average body, and how one person differs from it.
 
-Coordinates as in `phantom_shapes` (LPS, mm); z = 0 is the height of the renal hila, y = 0 the middle of the trunk.
+Coordinates as in `shapes` (LPS, mm); z = 0 is the height of the renal hila, y = 0 the middle of the trunk.
 Sizes and places follow an adult abdominal CT; CT numbers follow the textbook values of three contrast phases.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from duomod.datasets.phantom_shapes import Ellipsoid, Shape, Tube
+from duomod.datasets.phantom.shapes import Ellipsoid, Shape, Tube
 
 Phase = Literal["native", "arterial", "portal"]
 PHASES: tuple[Phase, ...] = ("native", "arterial", "portal")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from duomod.datasets.phantom_anatomy import ORGANS, PHASES, draw_person
-from duomod.datasets.phantom_drawing import draw_organs, draw_trunk
-from duomod.datasets.phantom_shapes import Array, Canvas, Labels, Points, smooth_field
+from duomod.datasets.phantom.anatomy import ORGANS, PHASES, draw_person
+from duomod.datasets.phantom.drawing import draw_organs, draw_trunk
+from duomod.datasets.phantom.settings import Preset
+from duomod.datasets.phantom.shapes import Array, Canvas, Labels, Points, smooth_field
 from duomod.datasets.spec import DatasetSpec, load_spec
 from duomod.errors import InputError, nearest_name
 
-Preset = Literal["amos", "tiny"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 

@@ -1,6 +1,6 @@
 """Paints one person of the built-in phantom: first the trunk, then bowel, vessels and organs.
 
-Coordinates and distances as in `phantom_shapes` (LPS, mm); the average body is in `phantom_anatomy`.
+Coordinates and distances as in `shapes` (LPS, mm); the average body is in `anatomy`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from duomod.datasets.phantom_anatomy import COLON, LIVER_VESSELS, ORGANS, SMALL_VESSELS, Organ, Person
-from duomod.datasets.phantom_shapes import Array, Canvas, Ellipsoid, Points, Slices, Tube, rotation_matrix
+from duomod.datasets.phantom.anatomy import COLON, LIVER_VESSELS, ORGANS, SMALL_VESSELS, Organ, Person
+from duomod.datasets.phantom.shapes import Array, Canvas, Ellipsoid, Points, Slices, Tube, rotation_matrix
 
 
 def _ellipse(points: Points, x_mm: Array | float, y_mm: Array | float, power: float = 2.3) -> Array:

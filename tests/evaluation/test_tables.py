@@ -11,7 +11,8 @@ import pytest
 
 from duomod.errors import InputError
 from duomod.evaluation.results import build_frame, write_frame
-from duomod.report.tables import (
+from duomod.evaluation.settings import AggregateOptions
+from duomod.evaluation.tables import (
     as_latex,
     as_markdown,
     latex_escaped,
@@ -91,7 +92,7 @@ def test_an_unknown_format_and_missing_results(bases: list[Path], tmp_path: Path
 
 
 def test_summaries_with_other_settings_are_not_mixed(bases: list[Path]) -> None:
-    mixed = [summaries_of(bases[:1])[0], summaries_of(bases[1:2], ddof=0)[0]]
+    mixed = [summaries_of(bases[:1])[0], summaries_of(bases[1:2], AggregateOptions(ddof=0))[0]]
     with pytest.raises(InputError, match="other ddof"):
         method_table(mixed)
 

@@ -1,0 +1,209 @@
+"""Which data set a raw folder holds: said by the user, told by its dataset.json, or by the folder's name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from duomod.console import say
+from duomod.datasets.case_names import SCAN_ENDINGS, case_id
+from duomod.datasets.importers import nifti_files
+from duomod.datasets.index import Index, read_index
+from duomod.datasets.labels import MOST_CLASSES
+from duomod.datasets.spec import (
+    DatasetSpec,
+    Folders,
+    Modality,
+    builtin_names,
+    load_spec,
+    numbered_classes,
+    parse_spec,
+)
+from duomod.errors import InputError
+
+#: Where images and labels may lie in a data set without description of its own; the first that exists is taken.
+_LAYOUTS = (
+    Folders(),
+    Folders(train_images="images", train_labels="labels"),
+    Folders(
+        train_images="train/images",
+        train_labels="train/labels",
+        val_images="val/images",
+        val_labels="val/labels",
+        test_images="test/images",
+        test_labels="test/labels",
+    ),
+)
+
+#: Suffix of the first channel in nnU-Net's naming.
+_CHANNEL = "_0000"
+
+
+def resolve_spec(data_path: Path, dataset: str | None, num_classes: int | None) -> DatasetSpec:
+    """Find the description of a raw data set.
+
+    In this order: ``dataset`` (a built-in name or a YAML file); a built-in one with the classes of the folder's
+    dataset.json; a built-in one with the folder's name; dataset.json alone; ``num_classes`` alone. What was recognised
+    is said in a line.
+
+    Args:
+        data_path: Raw folder.
+        dataset: Built-in name or path of a YAML file.
+        num_classes: Number of classes that the user expects, background included.
+
+    Raises:
+        InputError: missing folder, unknown data set, unusable dataset.json, nothing known, or ``num_classes``
+            contradicts what was found.
+    """
+    if not data_path.is_dir():
+        raise InputError(f"{data_path}: folder not found; --data_path is the folder that holds imagesTr")
+    path = data_path / "dataset.json"
+    index = read_index(path) if path.is_file() else Index()
+    if index.preprocessed:
+        raise InputError(f"{data_path}: already preprocessed; --data_path is the folder with the original scans")
+    if dataset is not None:
+        spec, source = load_spec(dataset), f"the data set description {dataset}"
+    else:
+        _check_index(index, path)
+        spec, source = _recognise(data_path, index, num_classes)
+    if num_classes is not None and num_classes != spec.num_classes:
+        raise InputError(
+            f"--num_classes {num_classes} disagrees with {source}, which has {spec.num_classes} classes, background"
+            " included; correct one of them"
+        )
+    if spec.num_classes > MOST_CLASSES:
+        raise InputError(f"{source}: {spec.num_classes} classes; at most {MOST_CLASSES} can be stored")
+    return _with_channel_suffix(spec, data_path, index)
+
+
+def _check_index(index: Index, path: Path) -> None:
+    """Refuse what a dataset.json announces and preprocessing cannot do.
+
+    Raises:
+        InputError: classes that cannot be used, a label to ignore, files of another kind.
+    """
+    problems = list(index.problems)
+    if index.ignored is not None:
+        problems.append(f"{path}: nnU-Net's 'ignore' label is not supported; relabel those voxels ({index.ignored})")
+    if index.classes and index.file_ending not in SCAN_ENDINGS:
+        problems.append(f"{path}: file_ending '{index.file_ending}' is not read; convert the scans to .nii.gz")
+    if problems:
+        raise InputError(problems)
+
+
+def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[DatasetSpec, str]:
+    """Return a description and, in words, where it comes from; says a line about it."""
+    path = data_path / "dataset.json"
+    known = recognised(data_path, index.classes)
+    if known is not None:
+        spec, by_classes = known
+        if by_classes:
+            say(f"{path}: {index.style} style, recognised as {spec.name}")
+            return spec, f"{path} (recognised as {spec.name})"
+        say(f"{data_path}: recognised as {spec.name} by the folder's name")
+        return spec, f"the data set description {spec.name} (recognised by the folder's name)"
+    if index.classes:
+        if index.channels > 1:
+            raise InputError(f"{path}: {index.channels} channels; duomod reads one image channel per case")
+        modality = index.modality or "CT"
+        say(f"{path}: {index.style} style, {len(index.classes)} classes, {modality}")
+        return _generic(data_path, index.classes, modality), str(path)
+    if num_classes is None:
+        there = path.is_file()
+        what = "names no classes" if there else "no dataset.json here, so the classes are unknown"
+        raise InputError(
+            f"{path if there else data_path}: {what}; give --num_classes, or --dataset with one of"
+            f" {', '.join(builtin_names())} or a YAML description"
+        )
+    if num_classes < 2:
+        raise InputError(f"--num_classes {num_classes}: at least 2, background included")
+    say(f"{data_path}: no description found; {num_classes} classes without names, taken for CT (--dataset changes it)")
+    return _generic(data_path, numbered_classes(num_classes), "CT"), "--num_classes"
+
+
+def _generic(data_path: Path, classes: tuple[str, ...], modality: Modality) -> DatasetSpec:
+    folders = next((layout for layout in _LAYOUTS if (data_path / layout.train_images).is_dir()), Folders())
+    facts = {
+        "name": data_path.resolve().name or "dataset",
+        "classes": classes,
+        "folders": folders.model_dump(),
+        "modality": modality,
+    }
+    return parse_spec(facts, str(data_path))
+
+
+def recognised(folder: Path, classes: tuple[str, ...] = ()) -> tuple[DatasetSpec, bool] | None:
+    """Find the built-in description of the data set in a folder.
+
+    Args:
+        folder: Its name counts, with or without a year, where its classes tell nothing or as many.
+        classes: Names in its dataset.json; none where there is none.
+
+    Returns:
+        The description, and whether it was found by the classes (else by the name); None if there is none.
+    """
+    known = _builtin_like(classes) if classes else None
+    if known is not None:
+        return known, True
+    named = _builtin_called(folder.resolve().name)
+    # WORD lists the raw labels, one more than there are classes after the merge.
+    if named is None or (
+        classes and len(classes) not in (named.num_classes, named.num_classes + len(named.label_merges))
+    ):
+        return None
+    return named, False
+
+
+def _builtin_like(classes: tuple[str, ...]) -> DatasetSpec | None:
+    """The built-in description with these classes in this order.
+
+    Names may differ in case and punctuation, and in up to a quarter of the places: AMOS's own dataset.json writes
+    "arota" and "postcava".
+    """
+    for name in builtin_names():
+        spec = load_spec(name)
+        if len(spec.classes) == len(classes):
+            same = sum(_plain(a) == _plain(b) for a, b in zip(spec.classes[1:], classes[1:], strict=True))
+            if same >= 0.75 * (len(classes) - 1):
+                return spec
+    return None
+
+
+def _builtin_called(folder: str) -> DatasetSpec | None:
+    """The built-in description whose name, with or without its year, is the folder's."""
+    for name in builtin_names():
+        if _plain(folder) in (_plain(name), _plain(name).rstrip("0123456789")):
+            return load_spec(name)
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def _with_channel_suffix(spec: DatasetSpec, data_path: Path, index: Index) -> DatasetSpec:
+    """Add nnU-Net's ``_0000`` where the files have it although the description does not say so.
+
+    A file name alone does not tell: ``amos_0000`` may be a whole case id. It is a suffix where dataset.json is
+    nnU-Net's or where a label is named like an image without it.
+
+    Raises:
+        InputError: there are images of several channels.
+    """
+    images = {case_id(path.name) for path in nifti_files(data_path / spec.folders.train_images)}
+    labels = {case_id(path.name) for path in nifti_files(data_path / spec.folders.train_labels)}
+    by_label = any(label not in images and f"{label}{_CHANNEL}" in images for label in labels)
+    by_content = bool(images) and all(name.endswith(_CHANNEL) for name in images if name not in labels)
+    if not spec.image_suffix and (by_label or (index.names_channels and by_content and not images & labels)):
+        spec = spec.model_copy(update={"image_suffix": _CHANNEL})
+        say(f"{data_path}: image names end in {_CHANNEL} (nnU-Net); case ids are without it")
+    if spec.image_suffix == _CHANNEL:
+        further = sorted(
+            name for name in images if re.search(r"_000[1-9]$", name) and f"{name[:-5]}{_CHANNEL}" in images
+        )
+        if further:
+            raise InputError(
+                f"{data_path / spec.folders.train_images}: several channels per case ({further[0]} beside"
+                f" {further[0][:-5]}{_CHANNEL}); duomod reads one channel: keep only the {_CHANNEL} files"
+            )
+    return spec

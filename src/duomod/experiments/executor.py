@@ -1,0 +1,128 @@
+"""What an executor is, and executors by name. A file in ``executors/`` is one; packages add theirs by entry point."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from duomod.errors import InputError, nearest_name
+from duomod.experiments.records import Records
+from duomod.experiments.steps import Step
+
+ENTRY_POINT_GROUP = "duomod.executors"
+_FOLDER = "executors"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a step ended. ``reason`` says why, if not well."""
+
+    step: str
+    succeeded: bool
+    reason: str = ""
+
+
+class NoSettings(BaseModel):
+    """Base of the settings of executors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Executor(ABC):
+    """Runs steps and knows nothing else: not what they do, nor why they wait for each other.
+
+    Attributes:
+        Settings: Model of its settings in an experiment's file.
+        queues: Whether it also takes steps whose needs are still to come, and waits for these itself.
+    """
+
+    Settings: ClassVar[type[BaseModel]] = NoSettings
+    queues: bool = False
+
+    def __init__(self, settings: Any, records: Records, jobs: int) -> None:
+        """
+        Args:
+            settings: Its own settings, checked.
+            records: Where logs and records of the steps go.
+            jobs: The experiment's ``jobs``: steps at the same time on one machine.
+        """
+        self.settings = settings
+        self.records = records
+        self.jobs = jobs
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Changes of the environment, the same for every step; shown by ``--dry_run``."""
+        return {}
+
+    @abstractmethod
+    def submit(self, steps: Sequence[Step]) -> None:
+        """Take over steps that can be run now; with ``queues``, also steps that wait for others taken before."""
+
+    @abstractmethod
+    def results(self) -> list[Result]:
+        """The steps that have ended since the last call; returns at once."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End everything that runs or waits; a training saves its state. Leaves no process behind. May be repeated."""
+
+
+def executor_names() -> list[str]:
+    """Names of all executors, built in and from installed packages."""
+    return sorted({*_builtin(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def _builtin() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / _FOLDER)])]
+
+
+def load_executor(name: str) -> type[Executor]:
+    """Return the class of an executor.
+
+    Raises:
+        InputError: unknown name (the nearest one is suggested), or one that cannot be imported.
+    """
+    if name in _builtin():
+        module = importlib.import_module(f"{__package__}.{_FOLDER}.{name}")
+        own = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Executor) and value.__module__ == module.__name__
+        ]
+        return own[0]
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == name:
+            try:
+                found = point.load()
+            except Exception as error:
+                raise InputError(f"executor '{name}' from {point.value} is broken: {error}") from error
+            if isinstance(found, type) and issubclass(found, Executor):
+                return found
+            raise InputError(f"executor '{name}': its entry point must name a subclass of {__name__}.Executor")
+    known = executor_names()
+    raise InputError(f"unknown executor '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
+
+
+def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], BaseModel]:
+    """Return the executor that an experiment's file names, and its settings.
+
+    Args:
+        given: ``{"name": "slurm", "partition": "gpu", ...}``.
+
+    Raises:
+        InputError: unknown executor, or lists every wrong setting.
+    """
+    cls = load_executor(str(given.get("name", "local")))
+    try:
+        return cls, cls.Settings.model_validate({key: value for key, value in given.items() if key != "name"})
+    except ValidationError as error:
+        raise InputError([f"executor: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None

@@ -1,0 +1,1 @@
+"""One executor a file, named as the file."""

@@ -1,0 +1,148 @@
+"""What a settings model is, and how the mistakes in one are told: every wrong field by name, in words, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from duomod.errors import InputError, nearest_name
+
+Location = tuple[int | str, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, checked, unknown names refused. A field's description is its help.
+
+    Attributes:
+        command: What is typed after ``duomod`` to run with such settings.
+        shortcuts: Further names of settings that lie deeper: name -> dotted field.
+        contents: Fields that are mappings of settings, and the model that describes what is in them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: ClassVar[str] = ""
+    shortcuts: ClassVar[Mapping[str, str]] = {}
+    contents: ClassVar[Mapping[str, type[BaseModel]]] = {}
+
+
+def dotted(location: Location) -> str:
+    """``("optim", "base_lr")`` as ``optim.base_lr``."""
+    return ".".join(map(str, location))
+
+
+def checked(model: type[Model], data: Any, *, source: str = "", see: str = "") -> Model:
+    """Validate data that a user wrote.
+
+    Args:
+        model: The model they should fit.
+        data: Usually a mapping.
+        source: Where they came from, put before each problem (``file.yaml: ``).
+        see: The command that lists the settings, named where one is unknown.
+
+    Raises:
+        InputError: one line for each wrong field.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError(problems_of(error, model, source=source, see=see)) from None
+
+
+def problems_of(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    source: str = "",
+    see: str = "",
+    name: Callable[[Location], str] = dotted,
+) -> list[str]:
+    """One line for each wrong field: where it stands, its name, what is wrong, and the nearest name or choice."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        location, kind = problem["loc"], problem["type"]
+        if kind == "extra_forbidden":
+            text = f"no such setting.{_nearest(model, location)}" + (f" The list: {see}" if see else "")
+        else:
+            in_tuple = bool(location) and isinstance(location[-1], int)
+            text = _in_words(kind, problem["msg"], problem["input"], problem.get("ctx", {}), in_tuple)
+        where = name(location)
+        lines += [source + (f"{where}: " if where else "") + line for line in text.splitlines()]
+    return list(dict.fromkeys(lines))
+
+
+def _in_words(kind: str, message: str, given: Any, context: Mapping[str, Any], in_tuple: bool) -> str:
+    """A validation error as a sentence about what was given."""
+    shown = repr(str(given)) if isinstance(given, str) else str(given)
+    if kind == "missing":
+        return "too few values" if in_tuple else "is needed"
+    if kind == "literal_error":
+        choices = str(context["expected"])
+        known = [choice.strip("' ") for choice in choices.replace(" or ", ", ").split(",")]
+        return f"{shown} is not one of {', '.join(known)}.{nearest_name(str(given), known)}"
+    if kind in ("value_error", "assertion_error"):
+        return str(context.get("error", message))
+    text = message[0].lower() + message[1:].removesuffix(", unable to parse string as an integer")
+    text = text.removesuffix(", unable to parse string as a number")
+    return f"{shown}: {text.replace('input should', 'should')}"
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation such as ``Training | None`` or ``tuple[MethodEntry, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, tuple, list):
+        for part in get_args(annotation):
+            yield from models_in(part)
+
+
+def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    """The model that describes what stands at a place inside another."""
+    for step in location:
+        if isinstance(step, int):
+            continue
+        field = model.model_fields.get(step)
+        inner = getattr(model, "contents", {}).get(step) or (
+            next(models_in(field.annotation), None) if field is not None else None
+        )
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def leaf_names(model: type[BaseModel]) -> Iterator[str]:
+    """Dotted names of all settings in a model and the models in it."""
+    for name, field in model.model_fields.items():
+        inner = next(models_in(field.annotation), None)
+        if inner is None:
+            yield name
+        else:
+            yield from (f"{name}.{leaf}" for leaf in leaf_names(inner))
+
+
+def _nearest(model: type[BaseModel], location: Location) -> str:
+    """The known name that was probably meant, in the form of :func:`duomod.errors.nearest_name`."""
+    parent = _model_at(model, location[:-1])
+    if parent is None:
+        return ""
+    wrong, before = str(location[-1]), _path_within(model, location[:-1])
+    deeper = [leaf for leaf in leaf_names(parent) if leaf.rpartition(".")[2] == wrong]
+    if deeper:
+        return f" Did you mean '{'.'.join([*before, deeper[0]])}'?"
+    names = [*parent.model_fields, *(name for name in getattr(parent, "shortcuts", ()) if name.isidentifier())]
+    return nearest_name(wrong, names).replace("mean '", f"mean '{''.join(f'{step}.' for step in before)}")
+
+
+def _path_within(model: type[BaseModel], location: Location) -> list[str]:
+    """The names that lead to a place, from the innermost mapping of settings on, as they would be written there."""
+    path: list[str] = []
+    for end in range(1, len(location) + 1):
+        parent = _model_at(model, location[: end - 1])
+        opens = location[end - 1] in getattr(parent, "contents", {})
+        path = [] if opens else [*path, str(location[end - 1])]
+    return path

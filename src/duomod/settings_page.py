@@ -1,0 +1,180 @@
+"""``duomod settings``: every setting with its default, range and meaning, from the models themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from duomod.commands import COMMANDS, Command, PageSettings
+from duomod.config import PRESETS, TrainConfig
+from duomod.errors import InputError, nearest_name
+from duomod.experiments.settings import PipelineConfig
+from duomod.flags import Option, bounds_of, kind_of, options_of, without_none
+from duomod.methods.registry import load_method, method_names
+from duomod.methods.settings import MethodConfig
+from duomod.settings import models_in
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: as written, default, range or choices, meaning, and what each preset changes."""
+
+    name: str
+    default: str
+    values: str
+    meaning: str
+    presets: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The settings of a command, of training, or of a method."""
+
+    title: str
+    about: str
+    rows: tuple[Row, ...]
+
+
+def run_settings(settings: PageSettings) -> list[Section]:
+    """The sections of the page.
+
+    Raises:
+        InputError: no command or method of that name.
+    """
+    if settings.name is None:
+        every = [_of_command(command) for command in COMMANDS]
+        return [*every, experiment_section(), training_section(), _of_all_methods()]
+    for command in COMMANDS:
+        if command.name == settings.name:
+            more = {"train": [training_section(), _of_all_methods()], "pipeline": [experiment_section()]}
+            return [_of_command(command), *more.get(command.name, [])]
+    if settings.name in method_names():
+        return [_of_method(settings.name)]
+    known = [command.name for command in COMMANDS] + method_names()
+    raise InputError(
+        f"'{settings.name}' is neither a command nor a method.{nearest_name(settings.name, known)}"
+        " The lists: duomod --help, duomod methods"
+    )
+
+
+def _of_command(command: Command) -> Section:
+    return Section(
+        f"duomod {command.name}", command.help, tuple(_option_row(option) for option in options_of(command.settings))
+    )
+
+
+def training_section() -> Section:
+    """What decides the numbers of a training."""
+    about = (
+        "What decides a training's numbers: written as --set NAME=VALUE, and in an experiment's file under"
+        " training: settings:. The presets other than default change what the last column says."
+    )
+    return Section("Training settings", about, tuple(_rows(TrainConfig, PRESETS)))
+
+
+def experiment_section() -> Section:
+    """What an experiment's file can say."""
+    short = ", ".join(f"{name} for {target}" for name, target in PipelineConfig.shortcuts.items())
+    about = f"The YAML file of duomod pipeline. At the top level may also be written: {short}."
+    return Section("Experiment file", about, tuple(_rows(PipelineConfig, {})))
+
+
+def _of_all_methods() -> Section:
+    about = "Settings that every method has: written as --method_set NAME=VALUE. duomod settings METHOD adds its own."
+    return Section("Method settings", about, tuple(_rows(MethodConfig, {"reference": MethodConfig.reference})))
+
+
+def _of_method(name: str) -> Section:
+    method = load_method(name)
+    about = f"{method.info.title}: written as --method_set NAME=VALUE. Defaults are the paper's."
+    return Section(f"Method {name}", about, tuple(_rows(method.Config, {"reference": method.Config.reference})))
+
+
+def _option_row(option: Option) -> Row:
+    name = ", ".join([*option.names, *([option.off] if option.off else [])]) or option.field.upper()
+    default = "needed" if option.required else f"see {option.field}" if option.shortcut else shown(option.default)
+    return Row(name, default, _values(option.kind, option.bounds), option.meaning, {})
+
+
+def _rows(model: type[BaseModel], presets: Mapping[Any, Mapping[str, Any]], before: str = "") -> Iterator[Row]:
+    for name, field in model.model_fields.items():
+        inner = next(models_in(field.annotation), None)
+        changes = {preset: values[name] for preset, values in presets.items() if name in values}
+        if inner is not None:
+            many = "[]" if str(field.annotation).startswith("tuple") else ""
+            nested = {preset: value for preset, value in changes.items() if isinstance(value, Mapping)}
+            yield from _rows(inner, nested, f"{before}{name}{many}.")
+        else:
+            yield _field_row(before + name, field, {preset: shown(value) for preset, value in changes.items()})
+
+
+def _field_row(name: str, field: FieldInfo, changes: dict[str, str]) -> Row:
+    default = "needed" if field.is_required() else shown(field.get_default(call_default_factory=True))
+    values = _values(kind_of(without_none(field.annotation)), bounds_of(field))
+    return Row(name, default, values, field.description or "", changes)
+
+
+def _values(kind: str, bounds: str) -> str:
+    """The range or the choices; where there are none, what kind of value it is."""
+    return bounds or ", ".join(kind.split("|"))
+
+
+def shown(value: Any) -> str:
+    """A value as it is written in an option or a file."""
+    if value is None or value in ((), {}):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value) or '""'
+
+
+def as_text(sections: Sequence[Section]) -> str:
+    """The page as plain text in columns."""
+    return "\n\n".join("\n".join([section.title, section.about, "", *_columns(section.rows)]) for section in sections)
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table's head and lines; the column of presets only where one changes something."""
+    with_presets = any(row.presets for row in rows)
+    table = [["setting", "default", "values", "meaning", *(["presets"] if with_presets else [])]]
+    for row in rows:
+        changes = "; ".join(f"{preset}: {value}" for preset, value in row.presets.items())
+        table.append([row.name, row.default, row.values, row.meaning, *([changes] if with_presets else [])])
+    return table
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    table = _cells(rows)
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+
+
+def as_markdown(sections: Sequence[Section]) -> str:
+    """The page as docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Every option of every command and every setting of a training. This page is made from the models in the code:",
+        "`duomod settings --markdown > docs/settings.md` writes it anew, and a test keeps it true.",
+        "`duomod settings METHOD` shows the settings of one method, `--json` gives the same to programs.",
+    ]
+    for section in sections:
+        head, *rows = _cells(section.rows)
+        lines += ["", f"## {section.title}", "", section.about, "", _line(head), "|---" * len(head) + "|"]
+        lines += [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+
+
+def as_data(sections: Sequence[Section]) -> dict[str, Any]:
+    """The page as JSON data."""
+    return {"sections": [asdict(section) for section in sections]}

@@ -1,0 +1,160 @@
+"""Tasks in several processes: order, laziness, errors, a death that is told by name, and an end by Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from duomod.errors import DuomodError, InputError
+from duomod.workers import Task, run_apart, run_tasks
+
+
+def double(value: int, seconds: float = 0.0) -> int:
+    time.sleep(seconds)
+    return 2 * value
+
+
+def refuse(value: int) -> int:
+    raise InputError([f"{value}: wrong", f"{value}: wrong again"])
+
+
+def die(seconds: float = 0.0) -> int:
+    time.sleep(seconds)
+    os._exit(9)
+
+
+def environment(_: int) -> tuple[str | None, int]:
+    import SimpleITK as sitk
+
+    return os.environ.get("OMP_NUM_THREADS"), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
+    tasks = [Task(str(i), partial(double, i, 0.2 if i == 0 else 0.0)) for i in range(6)]
+    told: dict[int, int] = {}
+    assert run_tasks(tasks, workers, told.__setitem__) == [0, 2, 4, 6, 8, 10]
+    assert told == {i: 2 * i for i in range(6)}
+
+
+def test_each_is_told_as_soon_as_it_is_finished() -> None:
+    finished: list[int] = []
+    run_tasks(
+        [Task("slow", partial(double, 0, 1.5)), Task("fast", partial(double, 1))],
+        2,
+        lambda position, _: finished.append(position),
+    )
+    assert finished == [1, 0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_comes_next_may_depend_on_what_has_been_seen(workers: int) -> None:
+    seen: list[int] = []
+
+    def tasks() -> Iterator[Task[int]]:
+        for value in range(10):
+            if len(seen) >= 3:
+                return
+            yield Task(str(value), partial(double, value))
+
+    results = run_tasks(tasks(), workers, lambda _, result: seen.append(result))
+    assert 3 <= len(results) <= 3 + workers - 1
+    assert results == [2 * value for value in range(len(results))]
+
+
+def test_no_task_is_no_result() -> None:
+    assert run_tasks([], 1) == run_tasks([], 4) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_comes_through_whole_and_stops_what_has_not_begun(workers: int) -> None:
+    begun: list[int] = []
+
+    def tasks() -> Iterator[Task[int]]:
+        for value in range(20):
+            begun.append(value)
+            yield Task(str(value), partial(refuse if value == 2 else double, value))
+
+    with pytest.raises(InputError) as caught:
+        run_tasks(tasks(), workers)
+    assert caught.value.problems == ("2: wrong", "2: wrong again")
+    assert len(begun) <= 3 + workers
+
+
+def test_a_death_is_told_with_the_tasks_that_were_running() -> None:
+    tasks = [
+        Task("first", partial(double, 1)),
+        Task("deadly", partial(die, 0.5)),
+        Task("other", partial(double, 1, 20)),
+    ]
+    with pytest.raises(DuomodError, match="ended unexpectedly while at deadly, other ") as caught:
+        run_tasks(tasks, 2)
+    assert caught.value.exit_code == 1
+
+
+def test_a_task_apart_has_a_process_of_its_own() -> None:
+    assert run_apart(Task("pid", os.getpid)) != os.getpid()
+    with pytest.raises(InputError, match="7: wrong"):
+        run_apart(Task("seven", partial(refuse, 7)))
+    with pytest.raises(DuomodError, match="while at the last one "):
+        run_apart(Task("the last one", die))
+
+
+def test_libraries_get_the_threads_they_are_lent() -> None:
+    tasks = [Task(str(i), partial(environment, i)) for i in range(2)]
+    assert run_tasks(tasks, 2, threads=3) == [("3", 3)] * 2
+
+
+SCRIPT = """
+import time
+from functools import partial
+from pathlib import Path
+from duomod.workers import Task, run_apart, run_tasks
+from duomod.workspace import atomic_path
+
+def slow(folder, name):
+    with atomic_path(folder / name) as path:
+        path.write_text("half")
+        (folder / f"{name}.begun").touch()
+        time.sleep(60)
+
+if __name__ == "__main__":
+    here = Path.cwd()
+    try:
+        run_tasks([Task(name, partial(slow, here, name)) for name in "abcd"], 2)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the command", "to the whole terminal"])
+def test_ctrl_c_ends_what_is_running_and_leaves_nothing_half_written(to_all: bool, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Started in the background, a shell's children would not hear Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("*.begun"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    began = time.monotonic()
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=50)
+    assert time.monotonic() - began < 20
+    assert out.strip() == "interrupted"
+    assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.begun", "b.begun", "script.py"]
