@@ -44,7 +44,6 @@ UNUSED: set[str] = {
     "src/duomod/report/viewer/serve.py:Handler.log_message",
     # Stays: for methods of the user's, whose strong views may be moved.
     "src/duomod/sampling/batch.py:View.carry_label",
-    "src/duomod/sampling/transforms/registry.py:available_transforms",
     "src/duomod/experiments/executor.py:executor_settings",
     "src/duomod/experiments/schedule.py:Schedule",
     "src/duomod/inference/predict.py:predict_image",
