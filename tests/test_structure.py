@@ -44,8 +44,6 @@ UNUSED: set[str] = {
     "src/duomod/report/viewer/serve.py:Handler.log_message",
     # Stays: for methods of the user's, whose strong views may be moved.
     "src/duomod/sampling/batch.py:View.carry_label",
-    "src/duomod/experiments/executor.py:executor_settings",
-    "src/duomod/experiments/schedule.py:Schedule",
     "src/duomod/inference/predict.py:predict_image",
     "src/duomod/methods/catalog.py:store_measurements",
     "src/duomod/methods/conformance.py:rule_descriptions",

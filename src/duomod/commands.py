@@ -11,7 +11,7 @@ from pydantic import Field
 
 from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.evaluation.settings import AggregateSettings, CompareSettings, EvaluateSettings
-from duomod.experiments.settings import DemoSettings, PipelineSettings
+from duomod.experiments.settings import DemoSettings, PipelineSettings, StatusSettings
 from duomod.flags import Flag
 from duomod.inference.settings import PredictSettings
 from duomod.methods.settings import CheckMethodSettings, MethodsSettings
@@ -132,6 +132,12 @@ COMMANDS: tuple[Command, ...] = (
         PipelineSettings,
         "duomod.experiments.pipeline:run_pipeline",
         "duomod pipeline experiment.yaml",
+    ),
+    Command(
+        StatusSettings,
+        "duomod.experiments.status:run_status",
+        "duomod status experiment.yaml",
+        output="duomod.outputs:STATUS",
     ),
     Command(
         DemoSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,19 @@ def plain() -> None:
 def say(message: str) -> None:
     """Print one line about the work in progress (standard error, no markup)."""
     err.print(message, markup=False)
+
+
+#: How a plain line says how far it is: ``12/40``, often with the seconds left.
+_PROGRESS = re.compile(r"\b(\d+)/(\d+)(?:, (\d+) s left)?\b")
+
+
+def progress_in(text: str) -> tuple[int, int, float | None] | None:
+    """What the last of :func:`progress`'s plain lines in a text says: done, total, and seconds left if it says so."""
+    found = _PROGRESS.findall(text)
+    if not found:
+        return None
+    done, total, left = found[-1]
+    return int(done), int(total), float(left) if left else None
 
 
 class Advance(Protocol):

@@ -13,7 +13,7 @@ from duomod.commands import PageSettings
 from duomod.errors import DuomodError
 from duomod.evaluation.results import read_result
 from duomod.evaluation.texts import result_text
-from duomod.experiments.settings import DemoSettings
+from duomod.experiments.settings import DemoSettings, StatusSettings
 from duomod.methods.settings import CheckMethodSettings
 from duomod.workspace import read_json
 
@@ -99,6 +99,13 @@ def _page_data(settings: object, sections: Any) -> dict[str, Any]:
     return as_data(sections)
 
 
+def _status_text(settings: StatusSettings, rows: Any) -> str:
+    from duomod.console import out
+    from duomod.experiments.status import as_text, watch
+
+    return as_text(watch(settings, rows) if out.is_terminal and not settings.once else rows)
+
+
 EVALUATE = Output(lambda settings, table: result_text(table), _evaluation)
 #: Commands that write what they print, and the same as JSON beside it.
 WRITTEN = Output(lambda settings, text: text.read_text(encoding="utf-8").rstrip(), _written)
@@ -107,4 +114,5 @@ METHODS = Output(_methods_text, lambda settings, rows: {"methods": [asdict(row) 
 CHECK_METHOD = Output(
     _checks_text, lambda settings, results: {"rules": [asdict(result) for result in results]}, _all_passed
 )
+STATUS = Output(_status_text, lambda settings, rows: {"steps": [asdict(row) for row in rows]})
 SETTINGS = Output(_page_text, _page_data)

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from duomod.commands import COMMANDS, Command, PageSettings
 from duomod.config import PRESETS, TrainConfig
 from duomod.errors import InputError, nearest_name
+from duomod.experiments.executor import executor_names, load_executor
 from duomod.experiments.settings import PipelineConfig
 from duomod.flags import Option, bounds_of, kind_of, options_of, without_none
 from duomod.methods.registry import load_method, method_names
@@ -49,10 +50,13 @@ def run_settings(settings: PageSettings) -> list[Section]:
     """
     if settings.name is None:
         every = [_of_command(command) for command in COMMANDS]
-        return [*every, experiment_section(), training_section(), _of_all_methods()]
+        return [*every, experiment_section(), *executor_sections(), training_section(), _of_all_methods()]
     for command in COMMANDS:
         if command.name == settings.name:
-            more = {"train": [training_section(), _of_all_methods()], "pipeline": [experiment_section()]}
+            more = {
+                "train": [training_section(), _of_all_methods()],
+                "pipeline": [experiment_section(), *executor_sections()],
+            }
             return [_of_command(command), *more.get(command.name, [])]
     if settings.name in method_names():
         return [_of_method(settings.name)]
@@ -87,6 +91,15 @@ def experiment_section() -> Section:
     short = ", ".join(f"{name} for {target}" for name, target in PipelineConfig.shortcuts.items())
     about = f"The YAML file of duomod pipeline. At the top level may also be written: {short}."
     return Section("Experiment file", about, tuple(_rows(PipelineConfig, {})))
+
+
+def executor_sections() -> list[Section]:
+    """What an experiment's file can say of what runs its steps."""
+    sections = []
+    for name in executor_names():
+        about = f"In an experiment's file under executor:, beside name: {name}."
+        sections.append(Section(f"Executor {name}", about, tuple(_rows(load_executor(name).Config, {}))))
+    return sections
 
 
 def _of_all_methods() -> Section:

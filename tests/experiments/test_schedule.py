@@ -76,7 +76,7 @@ class TestFailures:
     def test_a_step_without_its_input_fails_before_it_starts(self, workshop: Workshop) -> None:
         missing = workshop.folder / "seed_7" / "best_model.pth"
         with pytest.raises(StepsFailed, match=r"predict: missing seed: .*best_model\.pth does not exist"):
-            workshop.run(workshop.step("predict", kind=Kind.PREDICT, reads=(missing,)))
+            workshop.run(workshop.step("predict", kind=Kind.PREDICT, requires=(missing,)))
         assert not workshop.records.folder.exists()
 
     def test_a_step_that_ends_well_without_its_result_has_failed(self, workshop: Workshop) -> None:

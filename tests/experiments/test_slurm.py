@@ -39,7 +39,7 @@ class TestOnTheStandIn:
         assert workshop.times("c")[0][0] > workshop.times("a")[0][1]
 
     def test_a_preempted_job_is_queued_again_after_its_step_has_saved(
-        self, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+        self, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "TERM")  # as the sbatch script says
         saved, ready = workshop.folder / "saved", workshop.folder / "ready"
@@ -70,6 +70,9 @@ if not os.path.exists({str(saved)!r}):
         record = workshop.records.read(step)
         assert record is not None
         assert (record.state, record.attempt) == ("done", 2)
+        said = capsys.readouterr().err
+        assert said.count("── train") == 2
+        assert "$ " not in said
 
     def test_stopping_ends_the_jobs(self, workshop: Workshop) -> None:
         # The stand-in is ended by SIGINT, which a shell makes its background jobs ignore.

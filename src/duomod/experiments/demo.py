@@ -35,7 +35,7 @@ def run_demo(settings: DemoSettings) -> Path:
     began = time.monotonic()
     raw, logs = settings.output / "phantom", settings.output / "logs"
     write_phantom(PhantomSettings(out=raw, cases=CASES, preset="tiny"))
-    run_experiment(_experiment(settings, raw, settings.output / "preprocessed", logs))
+    run_experiment(_experiment(settings, raw, settings.output / "preprocessed", logs), settings)
     write_text(comparison_of(settings), side_by_side([logs / name for name in METHODS]) + "\n")
     say(f"finished in {time.monotonic() - began:.0f} s")
     return settings.output / "report" / "index.html"

@@ -11,11 +11,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from duomod.errors import InputError, nearest_name
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Step
+from duomod.settings import Settings, checked
 
 ENTRY_POINT_GROUP = "duomod.executors"
 _FOLDER = "executors"
@@ -30,21 +29,15 @@ class Result:
     reason: str = ""
 
 
-class NoSettings(BaseModel):
-    """Base of the settings of executors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Executor(ABC):
     """Runs steps and knows nothing else: not what they do, nor why they wait for each other.
 
     Attributes:
-        Settings: Model of its settings in an experiment's file.
+        Config: Model of its settings in an experiment's file.
         queues: Whether it also takes steps whose needs are still to come, and waits for these itself.
     """
 
-    Settings: ClassVar[type[BaseModel]] = NoSettings
+    Config: ClassVar[type[Settings]] = Settings
     queues: bool = False
 
     def __init__(self, settings: Any, records: Records, jobs: int) -> None:
@@ -112,7 +105,7 @@ def load_executor(name: str) -> type[Executor]:
     raise InputError(f"unknown executor '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
 
 
-def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], BaseModel]:
+def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], Settings]:
     """Return the executor that an experiment's file names, and its settings.
 
     Args:
@@ -121,8 +114,5 @@ def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], BaseMod
     Raises:
         InputError: unknown executor, or lists every wrong setting.
     """
-    cls = load_executor(str(given.get("name", "local")))
-    try:
-        return cls, cls.Settings.model_validate({key: value for key, value in given.items() if key != "name"})
-    except ValidationError as error:
-        raise InputError([f"executor: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from None
+    cls = load_executor(str(given["name"]))
+    return cls, checked(cls.Config, {k: v for k, v in given.items() if k != "name"}, source="executor: ")

@@ -54,7 +54,7 @@ class StepProcess:
             errors.write(f"$ {self.step.shell_line(self.environment)}\n".encode())
             errors.flush()
             log_start = errors.tell()
-            inputs = fingerprint(self.step.reads)
+            inputs = fingerprint(self.step.inputs)
             self._process = subprocess.Popen(
                 self.step.command,
                 stdin=subprocess.DEVNULL,

@@ -101,7 +101,7 @@ class Records:
             and record.argv == step.argv
             and record.duomod == __version__
             and all(path.exists() for path in step.done)
-            and record.inputs == fingerprint(step.reads)
+            and record.inputs == fingerprint(step.inputs)
             and record.outputs == fingerprint(step.done)
         )
 

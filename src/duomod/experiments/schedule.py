@@ -90,7 +90,6 @@ class Schedule:
         for step in ready:
             del self._pending[step.name]
             self._running[step.name] = step
-            say(f"── {step.name}")
         if ready:
             self.executor.submit(ready)
 
@@ -102,7 +101,7 @@ class Schedule:
             return True
         if any(need not in self._done for need in step.needs) or any(not self._ended(name) for name in step.after):
             return False
-        missing = next((path for path in step.reads if not path.exists()), None)
+        missing = next((path for path in step.requires if not path.exists()), None)
         if missing is not None:
             what = "missing seed" if step.kind in (Kind.PREDICT, Kind.EVALUATE) else "missing"
             self._fail(step, f"{what}: {missing} does not exist")
@@ -175,14 +174,18 @@ class Follower:
         self._records = records
         self._attempt: dict[str, float] = {}
         self._read: dict[str, int] = {}
+        self._over: set[tuple[str, float]] = set()
 
     def show(self, steps: Iterable[Step]) -> None:
-        """Print the whole lines that have been written since the last call."""
+        """Print which have begun, and the whole lines they have written, since the last call."""
         for step in steps:
             record = self._records.read(step)
-            if record is None:
+            if record is None or (step.name, record.started) in self._over:
                 continue
+            if record.state != "running":  # what is written from now on belongs to the next attempt
+                self._over.add((step.name, record.started))
             if self._attempt.get(step.name) != record.started:
+                say(f"── {step.name}")
                 self._attempt[step.name] = record.started
                 self._read[step.name] = record.log_start
             with open(self._records.log(step), "rb") as stream:

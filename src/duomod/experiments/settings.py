@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from duomod.config import TrainChanges, TrainConfig
 from duomod.errors import InputError
@@ -24,6 +24,7 @@ from duomod.evaluation.settings import (
     EvaluateOptions,
     EvaluateSettings,
 )
+from duomod.experiments.executor import executor_settings
 from duomod.flags import FIRST_GPU, Flag, Gpu, NumClasses
 from duomod.inference.settings import PredictOptions, PredictSettings
 from duomod.option_values import merged
@@ -44,6 +45,15 @@ class PipelineSettings(Settings):
 
     config: Annotated[Path, Flag(positional=True)] = Field(description="YAML file; see docs/pipeline.md.")
     dry_run: bool = Field(False, description="Only print the commands.")
+
+
+class StatusSettings(Settings):
+    """Show how far an experiment is: each step's state, progress, best Dice, time left, and why it failed."""
+
+    command: ClassVar[str] = "status"
+
+    config: Annotated[Path, Flag(positional=True)] = Field(description="The experiment's YAML file.")
+    once: bool = Field(False, description="Print the table once; otherwise a terminal shows it until all is over.")
 
 
 class DemoSettings(Settings):
@@ -103,6 +113,12 @@ class MethodEntry(Settings):
         return self.log_root / f"{self.name}_summary_results.txt"
 
 
+def _named(executor: Any) -> Any:
+    if isinstance(executor, str):
+        return {"name": executor}
+    return {"name": "local", **executor} if isinstance(executor, Mapping) else executor
+
+
 class PipelineConfig(Settings):
     """An experiment. Paths are relative to the working directory, as in the original shell script."""
 
@@ -112,7 +128,16 @@ class PipelineConfig(Settings):
     num_classes: NumClasses = None
     gpu: Gpu = FIRST_GPU
     stages: Stages = Stages()
-    jobs: int = Field(1, ge=1, description="Trainings at the same time, each with its share of the CPU's cores.")
+    jobs: int = Field(
+        1, ge=1, description="Steps (trainings, predictions ...) at the same time, each with its share of the cores."
+    )
+    executor: Annotated[dict[str, Any], BeforeValidator(_named)] = Field(
+        {"name": "local"},
+        description="What runs the steps, and its settings: {name: local, gpus: [0, 1]}; local, slurm, ray.",
+    )
+    steps_path: Path | None = Field(
+        None, description="Folder of the steps' states and logs; default: .steps beside the first method's folder."
+    )
     split: str | None = Field(None, description="With npy_path: predict and score only the cases of this list.")
     preprocessing: PreprocessOptions | None = Field(None, description="As duomod preprocess.")
     training: TrainOptions | None = Field(None, description="As duomod train, the same for every method.")
@@ -128,6 +153,11 @@ class PipelineConfig(Settings):
         "metrics": "evaluation.metrics",
         "min_seeds": "aggregation.min_seeds",
     }
+
+    @property
+    def steps(self) -> Path:
+        """Folder of the steps' states and logs."""
+        return self.steps_path or self.methods[0].log_root.parent / ".steps"
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +180,14 @@ class PipelineConfig(Settings):
             for stage in ("preprocessing", "training", "comparison")
             if getattr(self.stages, stage) and getattr(self, stage) is None
         ]
+        try:
+            _, executor = executor_settings(self.executor)
+        except InputError as error:
+            problems += error.problems
+        else:
+            shares = self.executor["name"] != "local" or getattr(executor, "gpus", ())
+            if shares and self.gpu not in ("", FIRST_GPU):
+                problems.append(f"gpu '{self.gpu}': the executor gives each step its GPU; write 0, or \"\" for the CPU")
         roots = [method.log_root for method in self.methods]
         problems += [
             f"log_root {root} is listed twice; give every variant of a method a folder of its own"

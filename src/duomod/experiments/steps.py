@@ -37,7 +37,8 @@ class Step:
         argv: The command line as it is printed: ``("duomod", "train", "--model", "cps", ...)``.
         needs: Steps that must have succeeded before; if one fails, this step is skipped.
         after: Steps that must have ended before, well or not: an average is taken over the seeds that there are.
-        reads: Files and folders that must be there when it starts.
+        requires: Files and folders that must be there when it starts.
+        reads: Further ones that its result depends on.
         done: Files and folders that are there when it has succeeded.
         gpus: GPUs it uses, where there are any.
         run: Folder of the training run, for its progress.
@@ -48,6 +49,7 @@ class Step:
     argv: tuple[str, ...]
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    requires: tuple[Path, ...] = ()
     reads: tuple[Path, ...] = ()
     done: tuple[Path, ...] = ()
     gpus: int = 0
@@ -57,6 +59,11 @@ class Step:
     def slug(self) -> str:
         """The name as a file name."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.")
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All that its result depends on."""
+        return (*self.requires, *self.reads)
 
     @property
     def command(self) -> list[str]:

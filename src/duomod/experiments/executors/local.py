@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from duomod.experiments.executor import Executor, NoSettings, Result
+from duomod.experiments.executor import Executor, Result
 from duomod.experiments.guard import GRACE
 from duomod.experiments.process import StepProcess
 from duomod.experiments.records import Record, Records
 from duomod.experiments.steps import Step
+from duomod.settings import Settings
 
 
-class LocalSettings(NoSettings):
+class LocalSettings(Settings):
     """Settings of the executor ``local``."""
 
     gpus: tuple[int, ...] = Field(
@@ -26,7 +27,7 @@ class LocalSettings(NoSettings):
 class Local(Executor):
     """``jobs`` steps at the same time, or one on each GPU and ``jobs`` of those that use none."""
 
-    Settings = LocalSettings
+    Config = LocalSettings
 
     def __init__(self, settings: LocalSettings, records: Records, jobs: int) -> None:
         super().__init__(settings, records, jobs)

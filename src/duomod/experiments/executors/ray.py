@@ -10,33 +10,33 @@ from typing import Any
 from pydantic import Field
 
 from duomod.errors import InputError
-from duomod.experiments.executor import Executor, NoSettings, Result
+from duomod.experiments.executor import Executor, Result
 from duomod.experiments.process import StepProcess, run_step
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Step
+from duomod.settings import Settings
 
 #: A loopback address that Ray, unlike 127.0.0.1, does not replace by one that other hosts can reach.
 LOOPBACK = "127.0.0.2"
 
 
-class RaySettings(NoSettings):
+class RaySettings(Settings):
     """Settings of the executor ``ray``."""
 
     address: str | None = Field(
-        None,
-        description="of a running cluster (host:port), or auto: this host's; none: one is started on this host",
+        None, description="Of a running cluster (host:port), or auto: this host's; none: one is started on this host."
     )
-    cores: float = Field(1.0, gt=0, description="CPU cores of a step")
+    cores: float = Field(1.0, gt=0, description="CPU cores of a step.")
     gpus: float = Field(
-        1.0, ge=0, description="GPUs of a training or prediction, where the experiment's gpu is not empty"
+        1.0, ge=0, description="GPUs of a training or prediction, where experiment and cluster have any."
     )
-    retries: int = Field(3, ge=0, description="how often a step is started again when its node is lost")
+    retries: int = Field(3, ge=0, description="How often a step is started again when its node is lost.")
 
 
 class Ray(Executor):
     """Every node must see the experiment's folders under the same paths, and have duomod installed."""
 
-    Settings = RaySettings
+    Config = RaySettings
 
     def __init__(self, settings: RaySettings, records: Records, jobs: int) -> None:
         super().__init__(settings, records, jobs)
@@ -48,10 +48,13 @@ class Ray(Executor):
 
         self._connect()
         here = Path.cwd()
+        # Without this, a step would wait for ever for what the cluster does not have; it runs on the CPU instead.
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = self.settings.gpus if resources.get("GPU") else 0
         for step in steps:
             remote = ray.remote(_run).options(
                 num_cpus=self.settings.cores,
-                num_gpus=self.settings.gpus if step.gpus else 0,
+                num_gpus=gpus if step.gpus else 0,
                 max_retries=self.settings.retries,
                 name=step.name,
             )

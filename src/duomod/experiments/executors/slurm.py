@@ -18,28 +18,29 @@ from typing import Any, Literal
 from pydantic import Field
 
 from duomod.errors import InputError
-from duomod.experiments.executor import Executor, NoSettings, Result
+from duomod.experiments.executor import Executor, Result
 from duomod.experiments.process import LOOK, StepProcess, run_step
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Kind, Plan, Step, levels
+from duomod.settings import Settings
 
 #: In a job's environment: the signal at which submitit's job asks to be queued again.
 _SIGNAL = "SUBMITIT_PREEMPT_SIGNAL"
 
 
-class SlurmSettings(NoSettings):
+class SlurmSettings(Settings):
     """Settings of the executor ``slurm``."""
 
-    partition: str | None = None
-    time: int = Field(24 * 60, ge=1, description="minutes that a job may take; it is queued again when they are over")
-    memory_gb: float = Field(16.0, gt=0)
-    cores: int = Field(4, ge=1, description="CPU cores of a job")
-    gpus: int = Field(1, ge=0, description="GPUs of a training or prediction, where the experiment's gpu is not empty")
-    requeues: int = Field(20, ge=0, description="how often a job may reach its time limit")
-    at_once: int = Field(256, ge=1, description="jobs of an array at the same time")
-    setup: tuple[str, ...] = Field((), description="shell lines before the command, e.g. 'module load cuda'")
-    extra: dict[str, Any] = Field({}, description="further sbatch options by name, e.g. {account: x, qos: long}")
-    cluster: Literal["slurm", "local"] = Field("slurm", description="local: submitit's stand-in on this machine")
+    partition: str | None = Field(None, description="Partition.")
+    time: int = Field(24 * 60, ge=1, description="Minutes a job may take; it is queued again when they are over.")
+    memory_gb: float = Field(16.0, gt=0, description="Memory of a job.")
+    cores: int = Field(4, ge=1, description="CPU cores of a job.")
+    gpus: int = Field(1, ge=0, description="GPUs of a training or prediction, where the experiment's gpu is not empty.")
+    requeues: int = Field(20, ge=0, description="How often a job may reach its time limit.")
+    at_once: int = Field(256, ge=1, description="Jobs of an array at the same time.")
+    setup: tuple[str, ...] = Field((), description="Shell lines before the command, e.g. module load cuda.")
+    extra: dict[str, Any] = Field({}, description="Further sbatch options by name, e.g. {account: x, qos: long}.")
+    cluster: Literal["slurm", "local"] = Field("slurm", description="local: submitit's stand-in on this machine.")
 
 
 class StepJob:
@@ -81,7 +82,7 @@ def _cancelled() -> bool:
 class Slurm(Executor):
     """Hands all steps over at once; SLURM holds each back until those that it needs have succeeded."""
 
-    Settings = SlurmSettings
+    Config = SlurmSettings
 
     def __init__(self, settings: SlurmSettings, records: Records, jobs: int) -> None:
         super().__init__(settings, records, jobs)
@@ -111,8 +112,8 @@ class Slurm(Executor):
         if job.exception() is None:
             return Result(name, True)
         record = self.records.read(self._steps[name])
-        if record is not None and record.state == "failed":
-            return Result(name, False, record.reason)
+        if record is not None and record.state in ("failed", "interrupted"):
+            return Result(name, False, record.reason or f"{record.state}; it was job {job.job_id}")
         return Result(name, False, f"its job {job.job_id} ended without a result; see {job.paths.stderr}")
 
     def _in_levels(self, steps: Sequence[Step]) -> list[Step]:
