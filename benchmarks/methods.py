@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from duomod.datasets.phantom_settings import PhantomSettings
-
 from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.evaluation.aggregate import Spread, Summary
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.settings import AggregateOptions, EvaluateOptions

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import sys
@@ -51,13 +52,16 @@ def _version(
 
 def run(command: Command, settings: Settings, as_json: bool = False) -> None:
     """Run a command and print what it found: a table, or one JSON document; the path of its result last."""
-    result = runner(command)(settings)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        result = runner(command)(settings)
     path = str(result) if isinstance(result, Path) else None
     if command.output is not None:
         output = load(command.output)
         if as_json:
             document = {"result": path} if path else {}
-            print(json.dumps({**document, **output.data(settings, result)}, indent=1, ensure_ascii=False))
+            print(
+                json.dumps({**document, **output.data(settings, result)}, indent=1, ensure_ascii=False, allow_nan=False)
+            )
         else:
             print(output.text(settings, result))
         output.check(settings, result)

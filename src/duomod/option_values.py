@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import yaml
 
 from duomod.errors import InputError
 
@@ -31,8 +34,6 @@ def assignments(texts: list[str], flag: str) -> dict[str, Any]:
     Raises:
         InputError: lists every text without ``=`` or whose value is not YAML; names the flag.
     """
-    import yaml
-
     result: dict[str, Any] = {}
     problems = []
     for text in texts:
@@ -41,14 +42,9 @@ def assignments(texts: list[str], flag: str) -> dict[str, Any]:
             problems.append(f"{flag} '{text}': write it as name=value")
             continue
         try:
-            parsed = yaml.safe_load(value)
+            result = merged(result, nested(key.strip(), _read(value)))
         except yaml.YAMLError:
             problems.append(f"{flag} '{text}': the value cannot be read; put quotes around it")
-            continue
-        if parsed == value.strip():
-            with contextlib.suppress(ValueError):
-                parsed = float(parsed)  # YAML 1.1 takes 1e-4 for a text
-        result = merged(result, nested(key.strip(), parsed))
     if problems:
         raise InputError(problems)
     return result
@@ -68,12 +64,20 @@ def _leaves(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]
 
 
 def _as_yaml(value: Any) -> str:
-    import yaml
-
     if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            float(value)
-            return f"'{value}'"  # quoted, it stays a text
+        with contextlib.suppress(yaml.YAMLError):
+            if _read(value) == value:
+                return value
+        return json.dumps(value, ensure_ascii=False)
     plain = list(value) if isinstance(value, tuple) else value
     text: str = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...").strip()
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _read(text: str) -> Any:
+    """The value that a text stands for."""
+    value = yaml.safe_load(text)
+    if value == text.strip():
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML 1.1 takes 1e-4 for a text
+    return value

@@ -23,13 +23,13 @@ class DuoModNetConfig(MethodConfig):
 
     rlm: bool = Field(True, description="re-weight the losses by the class distribution")
     rlm_floor: float = Field(0.2, gt=0, le=1, description="weight of the most frequent class before normalisation")
-    rlm_momentum: float = Field(0.99, ge=0, lt=1)
+    rlm_momentum: float = Field(0.99, ge=0, lt=1, description="of the running class distribution (RLM)")
     rlm_updates: Literal["once", "twice"] = Field(
         "once", description="per step: once with both networks' mean, or twice (A, then B) with the weights averaged"
     )
     direction: Direction = Field("foreground", description="which predicted classes DAFR expands")
     strength: float = Field(1.0, ge=0, description="DAFR's largest gain above one")
-    disagreement_momentum: float = Field(0.99, ge=0, lt=1)
+    disagreement_momentum: float = Field(0.99, ge=0, lt=1, description="of the running disagreement of the networks")
     clamp: bool = Field(True, description="clamp the normalised disagreement to [0, 1]")
     dafr_start: float = Field(0.2, ge=0, description="when DAFR starts; below 1: a share of training, else epochs")
     dafr_rampup: float = Field(0.1, ge=0, description="length of its ramp-up; 0: at once; same units")

@@ -23,14 +23,14 @@ class DyCONConfig(MethodConfig):
     clock: Literal["step", "epoch"] = Field("step", description="what the teacher's momentum counts")
     copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
     noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
-    noise_clip: float = Field(0.2, ge=0)
+    noise_clip: float = Field(0.2, ge=0, description="largest size of that noise")
     consistency: Literal["probabilities", "softmax_twice"] = Field(
         "probabilities", description="softmax_twice: probabilities go through another softmax before they are compared"
     )
     auxiliary: float = Field(0.5, ge=0, description="weight of the uncertainty and contrastive losses")
     beta_first: float = Field(1.0, gt=0, description="weight of entropy at the start")
     beta_last: float = Field(0.1, gt=0, description="weight of entropy at the end")
-    temperature: float = Field(0.8, gt=0)
+    temperature: float = Field(0.8, gt=0, description="divides the similarities of the contrastive terms")
     focus: float = Field(1.0, ge=0, description="gamma: how much pairs that are already close count less")
     column_maximum: bool = Field(
         False, description="subtract each column's largest similarity, as the published code does"

@@ -19,7 +19,7 @@ class MeanTeacherConfig(MethodConfig):
     decay: float = Field(0.99, ge=0, lt=1, description="largest momentum of the teacher")
     copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
     noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
-    noise_clip: float = Field(0.2, ge=0)
+    noise_clip: float = Field(0.2, ge=0, description="largest size of that noise")
 
     #: The ramp of the published 3D version lasts the whole training.
     reference: ClassVar[Any] = {**MethodConfig.reference, "rampup": 0.9999, "copy_buffers": False}

@@ -23,7 +23,7 @@ class SLCNetConfig(MethodConfig):
     noise: float = Field(
         0.1, ge=0, description="standard deviation of the second network's and the passes' input noise"
     )
-    noise_clip: float = Field(0.05, ge=0)
+    noise_clip: float = Field(0.05, ge=0, description="largest size of that noise")
     passes: int = Field(8, ge=1, description="noisy passes of the first network that measure its uncertainty")
     blocks: int = Field(1, ge=1, description="the Dice is that of n^3 blocks of the patch; the paper offers 4")
     white_to_black: bool = Field(False, description="the second network's input turns the value 1 into 0")

@@ -23,7 +23,7 @@ class UAMTConfig(MethodConfig):
     copy_buffers: bool = Field(True, description="the teacher takes over the batch-norm statistics")
     passes: int = Field(8, ge=1, description="noisy passes of the teacher whose mean is the target")
     noise: float = Field(0.1, ge=0, description="standard deviation of their input noise")
-    noise_clip: float = Field(0.2, ge=0)
+    noise_clip: float = Field(0.2, ge=0, description="largest size of that noise")
     target: Literal["probabilities", "softmax_twice"] = Field(
         "probabilities", description="softmax_twice: the mean probability goes through another softmax"
     )

@@ -32,6 +32,8 @@ class TrainOptions(Settings):
     )
     overwrite: bool = Field(False, description="Start anew in a folder that holds a run.")
 
+    contents: ClassVar[Mapping[str, type[BaseModel]]] = {"settings": TrainConfig}
+
 
 class TrainSettings(TrainOptions):
     """Train one model with one seed. Prints the path of the best checkpoint; ckpts/last.pth is the last."""
@@ -60,4 +62,4 @@ class TrainSettings(TrainOptions):
         "--sampling": "settings.sampling.labelled",
         "--class_weights": "method_settings.class_weights",
     }
-    contents: ClassVar[Mapping[str, type[BaseModel]]] = {"settings": TrainConfig, "method_settings": MethodConfig}
+    contents: ClassVar[Mapping[str, type[BaseModel]]] = {**TrainOptions.contents, "method_settings": MethodConfig}
