@@ -103,7 +103,7 @@ def _option(name: str, field: FieldInfo, dotted: str = "", flags: tuple[str, ...
     annotation = without_none(field.annotation)
     flag = next((part for part in field.metadata if isinstance(part, Flag)), Flag())
     names = flags or flag.names or (() if flag.positional else (f"--{name}",))
-    form, element = _form(annotation)
+    form, element = form_of(annotation)
     off = f"--no_{names[0].removeprefix('--')}" if form == "switch" and field.default is True else None
     return Option(
         field=dotted or name,
@@ -139,7 +139,7 @@ def without_none(annotation: Any) -> Any:
     return parts[0] if len(parts) == 1 else Union[tuple(parts)]  # noqa: UP007 (the parts are known at run time only)
 
 
-def _form(annotation: Any) -> tuple[Form, Any]:
+def form_of(annotation: Any) -> tuple[Form, Any]:
     """How a field of a type is written, and the type of one value."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is bool:

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from duomod.commands import COMMANDS, Command, PageSettings
-from duomod.config import PRESETS, TrainConfig
+from duomod.config import PRESETS, TrainConfig, train_config
 from duomod.errors import InputError, nearest_name
 from duomod.experiments.executor import executor_names, load_executor
 from duomod.experiments.settings import PipelineConfig
-from duomod.flags import Option, bounds_of, kind_of, options_of, without_none
+from duomod.flags import Option, bounds_of, form_of, kind_of, options_of, without_none
 from duomod.methods.registry import load_method, method_names
 from duomod.methods.settings import MethodConfig
 from duomod.sampling.transforms.base import Transform
@@ -83,7 +83,9 @@ def training_section() -> Section:
         "What decides a training's numbers: written as --set NAME=VALUE, and in an experiment's file under"
         " training: settings:. The presets other than default change what the last column says."
     )
-    return Section("Training settings", about, tuple(_rows(TrainConfig, PRESETS)))
+    return Section(
+        "Training settings", about, tuple(_rows(TrainConfig, {name: train_config(name) for name in PRESETS}))
+    )
 
 
 def experiment_section() -> Section:
@@ -104,13 +106,17 @@ def executor_sections() -> list[Section]:
 
 def _of_all_methods() -> Section:
     about = "Settings that every method has: written as --method_set NAME=VALUE. duomod settings METHOD adds its own."
-    return Section("Method settings", about, tuple(_rows(MethodConfig, {"reference": MethodConfig.reference})))
+    return Section("Method settings", about, _method_rows(MethodConfig))
 
 
 def _of_method(name: str) -> Section:
     method = load_method(name)
     about = f"{method.info.title}: written as --method_set NAME=VALUE. Defaults are the paper's."
-    return Section(f"Method {name}", about, tuple(_rows(method.Config, {"reference": method.Config.reference})))
+    return Section(f"Method {name}", about, _method_rows(method.Config))
+
+
+def _method_rows(config: type[MethodConfig]) -> tuple[Row, ...]:
+    return tuple(_rows(config, {"reference": config.preset("reference")}))
 
 
 def _of_transforms(found: Mapping[str, type[Transform]]) -> Section:
@@ -130,21 +136,27 @@ def _option_row(option: Option) -> Row:
     return Row(name, default, _values(option.kind, option.bounds), option.meaning, {})
 
 
-def _rows(model: type[BaseModel], presets: Mapping[Any, Mapping[str, Any]], before: str = "") -> Iterator[Row]:
+def _rows(model: type[BaseModel], presets: Mapping[str, BaseModel], before: str = "") -> Iterator[Row]:
+    """The settings in a model and the models in it; ``presets`` are compared with the defaults."""
     for name, field in model.model_fields.items():
         inner = next(models_in(field.annotation), None)
-        changes = {preset: values[name] for preset, values in presets.items() if name in values}
+        values = {preset: getattr(settings, name) for preset, settings in presets.items()}
         if inner is not None:
             many = "[]" if str(field.annotation).startswith("tuple") else ""
-            nested = {preset: value for preset, value in changes.items() if isinstance(value, Mapping)}
+            nested = {preset: value for preset, value in values.items() if isinstance(value, BaseModel)}
             yield from _rows(inner, nested, f"{before}{name}{many}.")
         else:
-            yield _field_row(before + name, field, {preset: shown(value) for preset, value in changes.items()})
+            default = field.get_default(call_default_factory=True)
+            changes = {preset: shown(value) for preset, value in values.items() if value != default}
+            yield _field_row(before + name, field, changes)
 
 
 def _field_row(name: str, field: FieldInfo, changes: dict[str, str]) -> Row:
     default = "needed" if field.is_required() else shown(field.get_default(call_default_factory=True))
-    values = _values(kind_of(without_none(field.annotation)), bounds_of(field))
+    form, element = form_of(without_none(field.annotation))
+    several = {"commas": ",...", "many": ",..."}.get(form, "")
+    kind = "name: value" if form == "assignments" else kind_of(element) + several
+    values = _values(kind, bounds_of(field))
     return Row(name, default, values, field.description or "", changes)
 
 
@@ -164,7 +176,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list) or (isinstance(value, tuple) and any(isinstance(entry, BaseModel) for entry in value)):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(shown, value))
     return str(value) or '""'
 
 
