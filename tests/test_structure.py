@@ -46,7 +46,6 @@ UNUSED: set[str] = {
     "src/duomod/api.py:Result._repr_html_",
     # Stays: for methods of the user's, whose strong views may be moved.
     "src/duomod/sampling/batch.py:View.carry_label",
-    "src/duomod/sampling/transforms/registry.py:available_transforms",
     "src/duomod/methods/catalog.py:store_measurements",
     "src/duomod/methods/conformance.py:rule_descriptions",
     "src/duomod/networks/vnet_dycon.py:VNetDyCON.signed_distance",
