@@ -1,16 +1,20 @@
-# demo: the whole chain on the built-in phantom. test: lint, types and all tests. Both set up .venv first.
+# demo: the whole chain on the built-in phantom. test: lint, types and all tests. mutants: faults put into a copy of the
+# package one at a time; the tests must notice each. All set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint mutants install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/duomod demo --output demo
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

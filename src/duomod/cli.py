@@ -44,7 +44,7 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        from duomod import __version__
+        from duomod.version import __version__
 
         print(f"duomod {__version__}")
         raise typer.Exit

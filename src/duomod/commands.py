@@ -24,11 +24,13 @@ from duomod.training.settings import TrainSettings
 
 
 class PageSettings(Settings):
-    """Print every setting with its default, range and meaning: of all commands, or of one command or method."""
+    """Print every setting with its default, range and meaning: of all commands, or of what is named."""
 
     command: ClassVar[str] = "settings"
 
-    name: Annotated[str | None, Flag(positional=True)] = Field(None, description="A command or a method.")
+    name: Annotated[str | None, Flag(positional=True)] = Field(
+        None, description="A command, a method, a transform, or transforms for all of these."
+    )
     markdown: bool = Field(False, description="As docs/settings.md is written.")
 
 

@@ -17,6 +17,8 @@ from duomod.experiments.settings import PipelineConfig
 from duomod.flags import Option, bounds_of, form_of, kind_of, options_of, without_none
 from duomod.methods.registry import load_method, method_names
 from duomod.methods.settings import MethodConfig
+from duomod.sampling.transforms.base import Transform
+from duomod.sampling.transforms.registry import available_transforms, load_transform, transform_names
 from duomod.settings import models_in
 
 
@@ -44,7 +46,7 @@ def run_settings(settings: PageSettings) -> list[Section]:
     """The sections of the page.
 
     Raises:
-        InputError: no command or method of that name.
+        InputError: nothing of that name has settings, or it is a broken plug-in.
     """
     if settings.name is None:
         every = [_of_command(command) for command in COMMANDS]
@@ -58,10 +60,14 @@ def run_settings(settings: PageSettings) -> list[Section]:
             return [_of_command(command), *more.get(command.name, [])]
     if settings.name in method_names():
         return [_of_method(settings.name)]
-    known = [command.name for command in COMMANDS] + method_names()
+    if settings.name == "transforms":
+        return [_of_transforms(available_transforms())]
+    if settings.name in transform_names():
+        return [_of_transforms({settings.name: load_transform(settings.name)})]
+    known = [*(command.name for command in COMMANDS), *method_names(), "transforms", *transform_names()]
     raise InputError(
-        f"'{settings.name}' is neither a command nor a method.{nearest_name(settings.name, known)}"
-        " The lists: duomod --help, duomod methods"
+        f"'{settings.name}' is no command, method or transform.{nearest_name(settings.name, known)}"
+        " The lists: duomod --help, duomod methods, duomod settings transforms"
     )
 
 
@@ -113,6 +119,17 @@ def _method_rows(config: type[MethodConfig]) -> tuple[Row, ...]:
     return tuple(_rows(config, {"reference": config.preset("reference")}))
 
 
+def _of_transforms(found: Mapping[str, type[Transform]]) -> Section:
+    """A broken plug-in has been reported by name, and is left out."""
+    about = "Entries of the list augment, in any order: --set 'augment=[NAME, {name: NAME, PARAMETER: VALUE}]'."
+    rows = [
+        Row(name, "", "", (cls.__doc__ or "").partition("\n")[0], {}) if row.name == f"{name}.name" else row
+        for name, cls in found.items()
+        for row in _rows(cls, {}, f"{name}.")
+    ]
+    return Section("Transforms", about, tuple(rows))
+
+
 def _option_row(option: Option) -> Row:
     name = ", ".join([*option.names, *([option.off] if option.off else [])]) or option.field.upper()
     default = "needed" if option.required else f"see {option.field}" if option.shortcut else shown(option.default)
@@ -154,12 +171,12 @@ def shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {shown(entry)}' for key, entry in value.items())}}}"
+    if isinstance(value, list) or (isinstance(value, tuple) and any(isinstance(entry, BaseModel) for entry in value)):
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, tuple):
         return ",".join(map(shown, value))
-    if isinstance(value, BaseModel):
-        changed = value.model_dump(exclude_defaults=True)
-        facts = ", ".join(f"{name}={shown(part)}" for name, part in changed.items())
-        return f"{getattr(value, 'name', '')}({facts})" if facts else str(getattr(value, "name", ""))
     return str(value) or '""'
 
 

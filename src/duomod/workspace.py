@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from duomod import __version__
 from duomod.errors import InputError
+from duomod.version import __version__
 
 
 @contextmanager

@@ -132,13 +132,15 @@ class TestPrediction:
                 return Pointwise()(x[:, :1] - 2 * x[:, 1:])
 
         array = volume(2, 9, 20, 13)
-        result = predict_probabilities(Both(), array, (8, 8, 8), blending=blending)
+        result = predict_probabilities(Both(), array, (8, 8, 8), overlap=0.5, blending=blending)
         assert result.shape == (3, 9, 20, 13)
         assert torch.allclose(result, direct(Pointwise(), array[0] - 2 * array[1]), atol=1e-6)
 
     def test_a_volume_without_channel_axis_is_one_channel(self, blending) -> None:
         array = volume(9, 20, 13)
-        one, bare = (predict_probabilities(Local(), a, (8, 8, 8), blending=blending) for a in (array[None], array))
+        one, bare = (
+            predict_probabilities(Local(), a, (8, 8, 8), overlap=0.5, blending=blending) for a in (array[None], array)
+        )
         assert torch.equal(one, bare)
 
     def test_shares_sum_to_one_everywhere(self, blending) -> None:

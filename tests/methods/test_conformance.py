@@ -23,6 +23,7 @@ from duomod.methods.conformance import (
     step_loss,
 )
 from duomod.methods.registry import load_method, method_names
+from duomod.sampling.settings import ViewConfig
 
 
 def failures(results: list[Any]) -> list[str]:
@@ -83,6 +84,37 @@ class Sound(Method):
 
     def published_modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
+
+
+class MovedViewsConfig(MethodConfig):
+    def view(self, name: str) -> ViewConfig:
+        if name == "weak":
+            return super().view(name)
+        entries = ["flip_x", {"name": "affine", "probability": 1.0}, "gamma"]
+        return ViewConfig.model_validate({"transforms": entries})
+
+
+class TwoStrongViews(Sound):
+    """As UniMatch: the weak view's pseudo-labels train two strong views, here moved ones."""
+
+    Config = MovedViewsConfig
+    views = ("weak", "strong", "strong2")
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        weak, strong = batch.views["weak"], [batch.views["strong"], batch.views["strong2"]]
+        with torch.no_grad():
+            pseudo = self.model(weak.image).float().argmax(1)
+        z = self.model(torch.cat([batch.image_l, *(view.image for view in strong)])).float()
+        labelled, *others = z.split([len(batch.image_l), *(len(view.image) for view in strong)])
+        targets = [weak.carry_label(pseudo, view) for view in strong]
+        consistency = sum(functional.cross_entropy(o, t) for o, t in zip(others, targets, strict=True))
+        agreement = (strong[0].carry_scores(others[0], strong[1]) - others[1]).square().mean()
+        loss = self.supervised_loss(labelled, batch.label_l)
+        return StepOutput(loss + self.consistency_weight(progress) * (consistency + 0.01 * agreement), {})
+
+
+def test_a_method_with_two_strong_views_that_are_moved_conforms() -> None:
+    assert not failures(check_method(TwoStrongViews))
 
 
 class OverflowsInBf16(Sound):

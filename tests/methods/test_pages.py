@@ -27,9 +27,6 @@ SOURCES = ("src", "tests", "docs", "benchmarks")
 def shown(value: Any) -> str:
     if isinstance(value, tuple) and all(isinstance(entry, Transform) for entry in value):
         return ", ".join(map(shown, value))
-    if isinstance(value, Transform):
-        changed = value.model_dump(exclude_defaults=True)
-        return value.name + (f" ({', '.join(f'{key} {shown(changed[key])}' for key in changed)})" if changed else "")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -17,7 +17,9 @@ from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.sampling.batch import Batch, View
 from duomod.sampling.patches import corner_around, random_corner, read_patch
+from duomod.sampling.settings import ViewConfig, usual_view
 from duomod.sampling.streams import Crop, UnlabelledStream, batches, case_at, class_counts
+from duomod.sampling.views import with_views
 from duomod.seeding import torch_seed
 
 
@@ -135,6 +137,25 @@ class TestStreams:
     def test_a_batch_has_no_place_for_unlabelled_labels(self) -> None:
         assert list(inspect.signature(Batch).parameters) == ["image_l", "label_l", "image_u", "views"]
         assert list(inspect.signature(View).parameters) == ["image", "geometry"]
+
+    def test_views_are_made_of_the_batch_s_own_patches_whoever_makes_it(self, store: Store, split: Split) -> None:
+        views = {"weak": usual_view("weak"), "strong": usual_view("strong")}
+        place = crop()
+        plain = list(batches(store, split, place, range(3), True))
+        for workers in (0, 1):
+            stream = batches(store, split, place, range(1, 3), True, workers, views)
+            for step, batch in enumerate(stream, start=1):
+                assert torch.equal(batch.image_l, plain[step].image_l)
+                assert torch.equal(batch.unlabelled(), plain[step].unlabelled())
+                expected = with_views(plain[step], views, place.seed, step)
+                assert torch.equal(batch.views["strong"].image, expected.views["strong"].image)
+                assert batch.views["weak"].image is batch.image_u
+
+    def test_a_mirrored_view_exchanges_the_data_set_s_sides(self, store: Store, split: Split) -> None:
+        mirrored = ViewConfig.model_validate({"transforms": [{"name": "flip_x", "probability": 1}]})
+        batch = next(iter(batches(store, split, crop(), range(1), True, 0, {"mirrored": mirrored})))
+        assert torch.equal(batch.views["mirrored"].image, batch.unlabelled().flip(4))
+        assert all(g.swapped == store.spec.sided_label_pairs for g in batch.views["mirrored"].geometry)
 
     def test_no_unlabelled_case_is_explained(self, store: Store) -> None:
         alone = Split("labeled_all", tuple(store.cases)[:2], (), (), ())

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from duomod import __version__
 from duomod.datasets.case_names import LABEL_MAP_ENDINGS, case_id, is_label_map
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
@@ -21,6 +20,7 @@ from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
 from duomod.evaluation.scoring import ClassScores, absent_class, score_classes
 from duomod.evaluation.settings import TOLERANCE_MM
+from duomod.version import __version__
 
 
 @dataclass(frozen=True)

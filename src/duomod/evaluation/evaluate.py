@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from duomod import __version__
 from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
 from duomod.datasets.spec import numbered_classes
@@ -37,6 +36,7 @@ from duomod.evaluation.results import (
     write_info,
 )
 from duomod.evaluation.settings import TOLERANCE_MM, EvaluateSettings, Tolerance
+from duomod.version import __version__
 from duomod.workers import Task, run_tasks
 from duomod.workspace import sha256, write_text
 

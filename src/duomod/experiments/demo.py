@@ -8,6 +8,7 @@ from pathlib import Path
 from duomod.console import say
 from duomod.datasets.phantom import write_phantom
 from duomod.datasets.phantom.settings import PhantomSettings
+from duomod.evaluation.settings import EvaluateOptions
 from duomod.evaluation.tables import side_by_side
 from duomod.experiments.pipeline import run_experiment
 from duomod.experiments.settings import DemoSettings, MethodEntry, PipelineConfig, Stages
@@ -68,6 +69,7 @@ def _experiment(settings: DemoSettings, raw: Path, data: Path, logs: Path) -> Pi
         gpu=settings.gpu,
         jobs=1 if settings.gpu else 2,
         stages=Stages(preprocessing=True, training=True, report=True),
+        evaluation=EvaluateOptions(workers=1),  # two at the same time fill the two cores that the demo is made for
         preprocessing=PreprocessOptions(data_path=raw, output_path=data),
         training=TrainOptions(
             data_path=data,

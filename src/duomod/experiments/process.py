@@ -138,7 +138,8 @@ class StepProcess:
         return self._record.model_copy(update={**changes, "state": "failed", "reason": reason})
 
     def _reason(self, code: int) -> str:
-        said = failure(log_since(self.records.log(self.step), self._record.log_start))
+        log = bytes_since(self.records.log(self.step), self._record.log_start)
+        said = failure(log.decode("utf-8", errors="replace"))
         return said if code > 0 else f"ended by signal {signal.Signals(-code).name}; the log's last line: {said}"
 
 
@@ -161,11 +162,11 @@ def run_step(process: StepProcess) -> None:
         raise DuomodError(record.reason or record.state)
 
 
-def log_since(path: Path, start: int) -> str:
-    """What a log says from a position on."""
+def bytes_since(path: Path, start: int) -> bytes:
+    """What stands in a file from a position on."""
     with open(path, "rb") as stream:
         stream.seek(start)
-        return stream.read().decode("utf-8", errors="replace")
+        return stream.read()
 
 
 @cache

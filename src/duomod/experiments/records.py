@@ -17,8 +17,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from duomod import __version__
 from duomod.experiments.steps import Step
+from duomod.version import __version__
 from duomod.workspace import write_text
 
 #: Seconds between two signs of life of a running step, and after how many without one it is taken for dead.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from duomod.console import out, say
 from duomod.errors import DuomodError
 from duomod.experiments.executor import Executor, Result
-from duomod.experiments.process import LOOK
+from duomod.experiments.process import LOOK, bytes_since
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Kind, Plan, Step
 from duomod.training.stopping import stop_requests
@@ -182,15 +182,16 @@ class Follower:
             record = self._records.read(step)
             if record is None or (step.name, record.started) in self._over:
                 continue
-            if record.state != "running":  # what is written from now on belongs to the next attempt
-                self._over.add((step.name, record.started))
             if self._attempt.get(step.name) != record.started:
                 say(f"── {step.name}")
                 self._attempt[step.name] = record.started
                 self._read[step.name] = record.log_start
-            with open(self._records.log(step), "rb") as stream:
-                stream.seek(self._read[step.name])
-                new = stream.read()
+            try:
+                new = bytes_since(self._records.log(step), self._read[step.name])
+            except FileNotFoundError:  # another host has made it, and this one does not see it yet
+                continue
+            if record.state != "running":  # what is written from now on belongs to the next attempt
+                self._over.add((step.name, record.started))
             whole = new[: new.rfind(b"\n") + 1]
             self._read[step.name] += len(whole)
             for line in whole.decode("utf-8", errors="replace").splitlines():

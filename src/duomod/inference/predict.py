@@ -13,7 +13,6 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from duomod import __version__
 from duomod.console import say
 from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
@@ -27,6 +26,7 @@ from duomod.preprocessing.geometry import labels_on_grid
 from duomod.training.load import load_predictor
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
+from duomod.version import __version__
 from duomod.workspace import atomic_path, read_json, sha256, write_json
 
 #: In the folder of predictions: what made them. Tells which need not be made again.

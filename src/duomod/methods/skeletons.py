@@ -56,7 +56,7 @@ class NoisyTeacherConfig(TeacherConfig):
     """Settings of a method whose teacher sees noisy input."""
 
     noise: float = Field(0.1, ge=0, description="standard deviation of the teacher's input noise")
-    noise_clip: float = Field(0.2, ge=0, description="largest noise, either way")
+    noise_clip: float = Field(0.2, ge=0, description="largest size of that noise")
 
 
 class ClockedTeacherConfig(NoisyTeacherConfig):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from duomod import __version__
 from duomod.console import progress, say
 from duomod.errors import InputError
 from duomod.evaluation.comparison import Comparison
@@ -32,6 +31,7 @@ from duomod.report.sources.scans import Overlay
 from duomod.report.templates import render, script_json
 from duomod.report.viewer.case import write_case
 from duomod.report.worst import WorstCase, worst_cases
+from duomod.version import __version__
 from duomod.workspace import write_text
 
 #: Written last into a report's folder; by it a folder is known to be a report, which a new one may replace.

@@ -6,21 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from duomod.errors import InputError
 from duomod.sampling.list_changes import changed_list
 from duomod.sampling.transforms.base import Transform
 from duomod.sampling.transforms.registry import parse_transform
+from duomod.settings import Settings
 
 #: Labelled data whose class counts a method starts from: all volumes, the first four, one random crop of each.
 CountsFrom = Literal["volumes", "first_volumes", "crops"]
 
 
-class SamplingConfig(BaseModel):
+class SamplingConfig(Settings):
     """Which crops are drawn. ``batch`` patches of each stream per step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch: int = Field(2, ge=1, description="labelled patches per step")
     batch_unlabeled: int | None = Field(None, ge=1, description="unlabelled patches per step; none: as labelled")
@@ -56,10 +55,8 @@ def _parsed(entry: object) -> Transform:
 Entry = Annotated[SerializeAsAny[Transform], BeforeValidator(_parsed)]
 
 
-class TransformList(BaseModel):
+class TransformList(Settings):
     """Transforms in the order in which they are applied."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     transforms: tuple[Entry, ...] = Field((), description="names, or mappings of a name and parameters")
     keep_range: bool = Field(True, description="bring intensities that a transform changed back into [0, 1]")
@@ -75,7 +72,7 @@ class AugmentConfig(TransformList):
 
     transforms: tuple[Entry, ...] = Field(
         default_factory=lambda: (parse_transform("flip_x"),),
-        description="names, or mappings of a name and parameters; see docs/augmentation.md",
+        description="names, or mappings of a name and parameters; the list: duomod settings transforms",
     )
     draws: Literal["own", "crop"] = Field(
         "own",

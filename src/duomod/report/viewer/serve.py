@@ -15,7 +15,6 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-from duomod import __version__
 from duomod.console import out, say
 from duomod.datasets.case_names import case_id
 from duomod.datasets.labels import read_labels
@@ -29,6 +28,7 @@ from duomod.report.sources.scans import CaseSource, Overlay, read_scan
 from duomod.report.templates import render
 from duomod.report.viewer.case import write_case
 from duomod.report.viewer.settings import ViewSettings
+from duomod.version import __version__
 from duomod.workspace import write_text
 
 LOOPBACK = "127.0.0.1"

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from duomod.sampling.transforms.geometry import Geometry, Pairs
+from duomod.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ class SpatialChange(Change):
         return self.geometry.move(image), None if label is None else self.geometry.move_label(label)
 
 
-class Transform(BaseModel):
+class Transform(Settings):
     """One entry of a list of transforms. A subclass stands in a file of its name and gives ``name`` that one value.
 
     Images are in [0, 1] when a list begins; a transform may leave that range, the list brings them back at its end.
@@ -73,14 +74,19 @@ class Transform(BaseModel):
     scans of their own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     #: Whether all it draws is an :class:`IntensityChange` or a :class:`SpatialChange`, so that a prediction can be
     #: carried from one view to another. A transform that is neither (say, an elastic one) sets this to False.
     known_geometry: ClassVar[bool] = True
 
     name: str
     probability: float = Field(1.0, ge=0, le=1, description="share of the patches that it changes")
+
+    def __str__(self) -> str:
+        """As it is written in a list: its name, with the parameters that are not its defaults."""
+        changed = self.model_dump(exclude_defaults=True)
+        if not changed:
+            return self.name
+        return f"{{{', '.join(f'{key}: {value}' for key, value in {'name': self.name, **changed}.items())}}}"
 
     def draw(self, rng: np.random.Generator, patch: PatchInfo) -> Change:
         """Draw a change from a generator of this transform's own (one per seed, step, sample and transform)."""

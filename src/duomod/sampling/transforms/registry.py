@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from duomod.console import say
 from duomod.errors import InputError, nearest_name
 from duomod.plugins import from_entry_point, known_names, only_class
 from duomod.sampling.transforms.base import Transform
+from duomod.settings import checked
 
 ENTRY_POINT_GROUP = "duomod.transforms"
 _NOT_TRANSFORMS = {"base", "geometry", "registry"}
@@ -74,18 +73,5 @@ def parse_transform(entry: object) -> Transform:
             f"{entry!r} is no transform: give its name, or {{name: ..., parameter: value}};"
             f" names: {', '.join(transform_names())}"
         )
-    cls = load_transform(fields["name"])
-    try:
-        return cls.model_validate(fields)
-    except ValidationError as error:
-        raise InputError(
-            [_problem(cls, fields["name"], one["type"], one["loc"], one["msg"]) for one in error.errors()]
-        ) from None
-
-
-def _problem(cls: type[Transform], name: str, kind: str, place: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, place))
-    if kind != "extra_forbidden":
-        return f"{name}.{where}: {message}" if where else f"{name}: {message}"
-    known = [field for field in cls.model_fields if field != "name"]
-    return f"{name} has no '{where}'.{nearest_name(where, known)} It has: {', '.join(known)}"
+    name = fields["name"]
+    return checked(load_transform(name), fields, source=f"{name}: ", see=f"duomod settings {name}")
