@@ -42,7 +42,17 @@ NAMES = {
     "demo": "--output --gpu --max_epochs",
 }
 #: Commands that print a table.
-PRINT_TABLES = {"evaluate", "aggregate", "compare", "methods", "check-method", "settings", "status", "demo"}
+PRINT_TABLES = {
+    "evaluate",
+    "aggregate",
+    "compare",
+    "methods",
+    "check-method",
+    "check-network",
+    "settings",
+    "status",
+    "demo",
+}
 
 
 def names_of(command: str) -> set[str]:

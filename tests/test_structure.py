@@ -45,7 +45,6 @@ UNUSED: set[str] = {
     "src/duomod/api.py:Result._repr_html_",
     # Stays: for methods of the user's, whose strong views may be moved.
     "src/duomod/sampling/batch.py:View.carry_label",
-    "src/duomod/methods/catalog.py:store_measurements",
 }
 #: The first of each group of functions with one body.
 COPIES: set[str] = {}

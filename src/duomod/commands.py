@@ -108,8 +108,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         MethodsSettings,
-        "duomod.methods.catalog:run_methods",
-        "duomod methods",
+        "duomod.methods.catalog.listing:run_methods",
+        "duomod methods duomodnet",
         output="duomod.outputs:METHODS",
     ),
     Command(

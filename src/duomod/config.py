@@ -78,8 +78,9 @@ class TrainConfig(Settings):
     validation: ValidationConfig = ValidationConfig()
 
 
-#: What a preset changes. ``reference``: METHODS part 1, quirks included. ``compact``: networks and runs small enough
-#: for a CPU; chosen on the tiny phantom's validation cases, the same for every method.
+#: What a preset changes (docs/methods/README.md, Presets). ``reference``: the published code, quirks included.
+#: ``compact``: networks and runs small enough for a CPU; chosen on the tiny phantom's validation cases, the same for
+#: every method.
 PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
     "default": {},
     "reference": {

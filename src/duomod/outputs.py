@@ -14,7 +14,7 @@ from duomod.errors import DuomodError
 from duomod.evaluation.results import read_result
 from duomod.evaluation.texts import result_text
 from duomod.experiments.settings import DemoSettings, StatusSettings
-from duomod.methods.settings import CheckMethodSettings
+from duomod.methods.settings import CheckMethodSettings, MethodsSettings
 from duomod.networks.settings import CheckNetworkSettings
 from duomod.workspace import read_json
 
@@ -69,10 +69,22 @@ def _demo_text(settings: DemoSettings, page: Path) -> str:
     return "\n".join([table, *map(str, summaries_of(settings))])
 
 
-def _methods_text(settings: object, rows: Any) -> str:
-    from duomod.methods.catalog import listing
+def _settings_of(method: str | None) -> list[Any]:
+    """The section of the settings page about one method; nothing where none is named."""
+    from duomod.settings_page import run_settings
 
-    return listing(rows)
+    return [] if method is None else run_settings(PageSettings(name=method))
+
+
+def _methods_text(settings: MethodsSettings, shown: Any) -> str:
+    from duomod.settings_page import as_text
+
+    return "\n\n".join([shown.as_text(), *(as_text([section]) for section in _settings_of(settings.name))])
+
+
+def _methods_data(settings: MethodsSettings, shown: Any) -> dict[str, Any]:
+    rows = [asdict(row) for section in _settings_of(settings.name) for row in section.rows]
+    return {**shown.as_json(), **({"settings": rows} if settings.name else {})}
 
 
 def _checks_text(settings: object, results: Any) -> str:
@@ -111,7 +123,7 @@ EVALUATE = Output(lambda settings, table: result_text(table), _evaluation)
 #: Commands that write what they print, and the same as JSON beside it.
 WRITTEN = Output(lambda settings, text: text.read_text(encoding="utf-8").rstrip(), _written)
 DEMO = Output(_demo_text, _demo)
-METHODS = Output(_methods_text, lambda settings, rows: {"methods": [asdict(row) for row in rows]})
+METHODS = Output(_methods_text, _methods_data)
 CHECKED = Output(_checks_text, lambda settings, results: {"rules": [asdict(result) for result in results]}, _all_passed)
 STATUS = Output(_status_text, lambda settings, rows: {"steps": [asdict(row) for row in rows]})
 SETTINGS = Output(_page_text, _page_data)

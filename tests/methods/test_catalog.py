@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from duomod.config import NetworkConfig
 from duomod.errors import InputError
-from duomod.methods import catalog
-from duomod.methods.catalog import StepCost, build, describe_networks, facts, measure, relative, store_measurements
-from duomod.methods.registry import method_names
+from duomod.methods.base import describe_networks
+from duomod.methods.catalog import facts as facts_module
+from duomod.methods.catalog.costs import Conditions, StepCost, measure, relative
+from duomod.methods.catalog.facts import build, facts
+from duomod.methods.catalog.listing import listing
+from duomod.methods.catalog.measurements import Measurements, RelativeCost, stored_measurements
+from duomod.methods.catalog.page import method_page
+from duomod.methods.registry import builtin_names, method_names
 
-SMALL = NetworkConfig.model_validate({"filters": 4, "levels": 3, "norm": "instance"})
+SMALL = NetworkConfig(filters=4, levels=3, norm="instance")
 
 
 def test_full_networks_are_counted_without_their_memory() -> None:
@@ -48,26 +52,78 @@ def test_unknown_methods_are_named() -> None:
         facts(["cpss"])
 
 
-def test_relative_to_supervised() -> None:
-    costs = {"supervised": StepCost(100.0, 50.0), "cps": StepCost(400.0, 125.0)}
-    assert relative(costs)["cps"] == {"time": 4.0, "memory": 2.5}
-    assert relative(costs)["supervised"] == {"time": 1.0, "memory": 1.0}
+def test_every_method_was_measured() -> None:
+    stored = stored_measurements()
+    assert sorted(stored.relative) == builtin_names()
+    assert stored.relative["supervised"] == RelativeCost(time=1, memory=1)
+    assert "CPU thread" in stored.conditions
 
 
-def test_measurements_are_kept_with_their_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "measured.json"
-    store_measurements({"supervised": StepCost(10.0, 5.0), "cps": StepCost(40.0, 15.0)}, "two cores", file)
-    content = json.loads(file.read_text(encoding="utf-8"))
-    assert content["conditions"] == "two cores"
-    monkeypatch.setattr(catalog, "stored_measurements", lambda: content)
+def test_what_was_not_measured_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Measurements(relative={"cps": RelativeCost(time=4, memory=3)})
+    monkeypatch.setattr(facts_module, "stored_measurements", lambda: one)
     by_name = {row.name: row for row in facts(["cps", "urpc"], SMALL)}
     assert (by_name["cps"].relative_time, by_name["cps"].relative_memory) == (4.0, 3.0)
     assert (by_name["urpc"].relative_time, by_name["urpc"].relative_memory) == (None, None)
+    assert "not measured" in method_page("urpc").as_text()
 
 
-def test_a_step_is_measured_in_a_process_of_its_own() -> None:
-    before = torch.get_rng_state()
-    costs = measure(["cps"], network=SMALL, patch=(16, 16, 16), classes=3, steps=1)
-    assert list(costs) == ["supervised", "cps"]
-    assert all(cost.milliseconds > 0 for cost in costs.values())
-    assert torch.equal(torch.get_rng_state(), before)
+def test_the_listing_has_a_line_and_a_paper_for_every_method() -> None:
+    shown = listing()
+    lines = shown.as_text().splitlines()
+    for name in method_names():
+        line = next(line for line in lines if line.startswith(f"{name} "))
+        assert load_summary(name) in line
+        assert any(line.startswith(f"{name}: ") for line in lines)
+    assert stored_measurements().conditions in shown.as_text()
+    data = json.loads(json.dumps(shown.as_json()))
+    assert [row["name"] for row in data["methods"]] == method_names()
+
+
+def load_summary(name: str) -> str:
+    return facts([name], SMALL)[0].summary
+
+
+class TestPage:
+    """``duomod methods NAME``."""
+
+    @pytest.mark.parametrize("name", builtin_names())
+    def test_it_gives_the_paper_the_equations_the_network_and_the_cost(self, name: str) -> None:
+        page = method_page(name)
+        text = " ".join(page.as_text().split())
+        own = page.facts
+        assert f"{own.title} ({name}): {own.summary}" in text
+        assert own.paper in text
+        assert str(own.year) in text
+        assert any(sign in page.equations.partition("\n\n")[0] for sign in ("L = ", "CPS whose", "CPS on"))
+        assert f"Networks: {own.networks}, {own.trained / 1e6:.1f} M" in text
+        assert f"{own.relative_time:.1f} times the time" in text
+        assert f"docs/methods/{name}.md" in text
+        assert json.loads(json.dumps(page.as_json()))["facts"]["name"] == name
+
+    def test_training_settings_of_the_reference_are_named(self) -> None:
+        assert method_page("slcnet").training == {"optim.schedule": "poly", "final_epoch": False}
+        assert "optim.clip_gradient = 1.0" in method_page("dycon").as_text()
+        assert "preset reference" not in method_page("cps").as_text()
+
+    def test_an_unknown_name_suggests_the_nearest(self) -> None:
+        with pytest.raises(InputError, match=r"Did you mean 'duomodnet'\?"):
+            method_page("duomod-net")
+
+
+class TestMeasuring:
+    """How the measurements were made."""
+
+    def test_a_step_is_measured_in_a_process_of_its_own(self) -> None:
+        before = torch.get_rng_state()
+        costs = measure(["cps"], Conditions((16, 16, 16), classes=3, steps=1))
+        assert list(costs) == ["supervised", "cps"]
+        assert all(cost.milliseconds > 0 for cost in costs.values())
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_costs_are_relative_to_supervised(self) -> None:
+        costs = relative({"supervised": StepCost(100.0, 50.0), "cps": StepCost(400.0, 125.0)})
+        assert costs == {"supervised": RelativeCost(time=1, memory=1), "cps": RelativeCost(time=4, memory=2.5)}
+
+    def test_the_stored_ones_were_measured_as_by_default(self) -> None:
+        assert stored_measurements().conditions == str(Conditions())

@@ -21,6 +21,7 @@ from duomod.sampling.transforms.base import Transform
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = REPOSITORY / "docs" / "methods"
+SOURCES = ("src", "tests", "docs", "benchmarks")
 
 
 def shown(value: Any) -> str:
@@ -111,6 +112,12 @@ def test_a_page_names_every_setting_with_its_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", builtin_names())
+def test_every_setting_has_a_meaning(name: str) -> None:
+    fields = load_method(name).Config.model_fields
+    assert [setting for setting, field in fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("name", builtin_names())
 def test_a_page_gives_equations_settings_and_the_paper(name: str) -> None:
     text, info = page(name), load_method(name).info
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
@@ -133,6 +140,28 @@ def test_links_between_the_pages_lead_to_a_section() -> None:
             headings = re.findall(r"^#+ (.+)$", goal.read_text(encoding="utf-8"), re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert not anchor or anchor in anchors, f"{path.name}: {target}#{anchor}"
+
+
+def citations() -> Iterator[tuple[Path, str]]:
+    for folder in SOURCES:
+        for path in sorted((REPOSITORY / folder).rglob("*")):
+            if path.suffix in {".py", ".md"} and path != Path(__file__):
+                yield path, path.read_text(encoding="utf-8")
+
+
+def test_citations_lead_to_a_section() -> None:
+    found = 0
+    for path, text in citations():
+        for cited, section in re.findall(r"docs/methods/(\w+)\.md, ([\w -]+)", text):
+            found += 1
+            headings = re.findall(r"^## (.+)$", page(cited), re.MULTILINE)
+            assert any(section.strip().startswith(heading) for heading in headings), f"{path}: {cited}, {section}"
+    assert found > 40
+
+
+def test_no_file_cites_pages_of_another_place() -> None:
+    elsewhere = re.compile(r"METHODS (?:part )?\d|METHODS" + r"\.md")
+    assert [str(path) for path, text in citations() if elsewhere.search(text)] == []
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ MOMENTUM = 0.99
 class ClassWeights(nn.Module):
     """Running class distribution and the loss weights that follow from it.
 
+    See docs/methods/README.md, Class weights for any method.
+
     Args:
-        rule: ``rlm``: shares of the mean probability, weights of METHODS 4.2 c with floor 0.2. ``dhc``: shares of the
-            hard predictions, DistDW weights of METHODS 4.5 (the most frequent class gets 0).
+        rule: ``rlm``: shares of the mean probability, RLM's weights with floor 0.2. ``dhc``: shares of the
+            hard predictions, DistDW weights (the most frequent class gets 0).
         initial: (C,) the labelled volumes' class shares.
     """
 

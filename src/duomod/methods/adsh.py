@@ -38,7 +38,7 @@ class AdshConfig(MethodConfig):
 
 
 class AdaptiveThresholds(nn.Module):
-    """Thresholds (C,) of one network, from a histogram of bounded size (METHODS 4.6)."""
+    """Thresholds (C,) of one network, from a histogram of bounded size (docs/methods/adsh.md, Equations)."""
 
     histogram: Tensor
     predicted: Tensor
@@ -88,7 +88,13 @@ class AdaptiveThresholds(nn.Module):
 
 
 class Adsh(TwoNetworks[AdshConfig]):
-    """CPS on voxels whose pseudo-label is confident for its class: [p_k(v) > threshold_k] (METHODS 4.6)."""
+    """L = Lsup(A) + Lsup(B) + w(e) mean_v [p_k(v) > threshold_k] CE, each with the other's class k.
+
+    CPS on voxels whose pseudo-label is confident for its class. The thresholds accept the same share of every class:
+    that of the most frequent one's voxels above ``major``.
+
+    See docs/methods/adsh.md, Equations.
+    """
 
     Config = AdshConfig
     info = MethodInfo(

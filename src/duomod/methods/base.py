@@ -172,7 +172,7 @@ class Method(nn.Module, Generic[ConfigT]):
             follow_predictions(method.imbalance, method.predictor(), batch.image_u, progress.step)
 
     def consistency_weight(self, progress: Progress) -> float:
-        """Weight of the unsupervised term at this step (METHODS 1.3)."""
+        """Weight of the unsupervised term at this step (docs/methods/README.md, Ramps)."""
         return self.config.consistency_weight * sigmoid_rampup(progress.epoch, epochs(self.config.rampup, progress))
 
 

@@ -34,7 +34,14 @@ class BCPConfig(TeacherConfig):
 
 
 class BCP(StudentAndTeacher[BCPConfig]):
-    """Mixed patches x_l M + x_u (1 - M) and x_u M + x_l (1 - M) with labels mixed alike; M is 0 in a box (eq. 1-8)."""
+    """L = D(x_l M + x_u (1 - M)) + D(x_u M + x_l (1 - M)), M 0 in a random box.
+
+    D is (Dice + cross-entropy) / 2 against labels mixed alike; voxels from unlabelled patches have the teacher's
+    pseudo-labels, without small components, and the weight ``consistency_weight``. First comes a pre-training that
+    pastes labelled patches into each other.
+
+    See docs/methods/bcp.md, Equations.
+    """
 
     Config = BCPConfig
     info = MethodInfo(

@@ -34,7 +34,7 @@ class CLDConfig(MethodConfig):
 
 
 class ConfidenceBank(nn.Module):
-    """Running mean probability at the true class, per class (METHODS 4.7)."""
+    """Running mean probability at the true class, per class (docs/methods/cld.md, Equations)."""
 
     confidence: Tensor
     known: Tensor
@@ -78,9 +78,13 @@ class ConfidenceBank(nn.Module):
 
 
 class CLD(TwoNetworks[CLDConfig]):
-    """CPS whose cross-entropy counts sampled voxels only, more of classes with little confidence (METHODS 4.7).
+    """L = Lsup_g(A) + Lsup_g(B) + w(e) [CE(A, argmax B) + CE(B, argmax A) on sampled voxels].
 
-    The paper's class weights are part of it; its crops around rare classes are what balanced sampling does for all.
+    A voxel predicted as class c stays with probability ((1 - conf_c) / max (1 - conf))^power, conf_c being the running
+    mean probability at the true class: classes with little confidence stay more often. g_c = (max n / n_c)^(1/3) are
+    the paper's class weights; its crops around rare classes are what balanced sampling does for all.
+
+    See docs/methods/cld.md, Equations.
     """
 
     Config = CLDConfig

@@ -10,7 +10,12 @@ from duomod.methods.skeletons import TwoNetworks
 
 
 class CPS(TwoNetworks):
-    """Each network learns from the labels and from the other's hard pseudo-labels (METHODS 4.1)."""
+    """L = Lsup(A) + Lsup(B) + w(e) [CE(A, argmax B) + CE(B, argmax A)].
+
+    Each network learns from the labels and, on all patches, from the other's hard pseudo-labels.
+
+    See docs/methods/cps.md, Equations.
+    """
 
     info = MethodInfo(
         title="CPS",

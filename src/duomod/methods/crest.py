@@ -21,10 +21,12 @@ class CReSTConfig(RebalancedConfig):
 
 
 class CReST(RebalancedCPS[CReSTConfig]):
-    """CPS whose pseudo-labels count by mu_c = (n_{C+1-r(c)} / n_1)^alpha, r(c) the class's rank by frequency.
+    """CPS whose pseudo-labels count by mu_c = (n_{C+1-r(c)} / n_1)^alpha, r(c) the rank by frequency.
 
     The l-th most frequent class gets the rate of the l-th rarest (eq. 1), so the rarest counts fully. The paper draws
     pseudo-labels with probability mu_c; over voxels its expectation is a weight.
+
+    See docs/methods/crest.md, Equations.
     """
 
     Config = CReSTConfig

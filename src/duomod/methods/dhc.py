@@ -24,7 +24,7 @@ class DHCConfig(MethodConfig):
 
 
 class DistDW(nn.Module):
-    """Distribution-aware weights: running class shares of hard predictions (METHODS 4.5)."""
+    """Distribution-aware weights: running class shares of hard predictions (docs/methods/dhc.md, DistDW)."""
 
     shares: Tensor
 
@@ -46,7 +46,7 @@ class DistDW(nn.Module):
 
 
 class DiffDW(nn.Module):
-    """Difficulty-aware weights: large where Dice falls, rises slowly or is low (METHODS 4.5)."""
+    """Difficulty-aware weights: large where Dice falls, rises slowly or is low (docs/methods/dhc.md, DiffDW)."""
 
     last_dice: Tensor
     learned: Tensor
@@ -73,7 +73,13 @@ class DiffDW(nn.Module):
 
 
 class DHC(TwoNetworks[DHCConfig]):
-    """CPS with DiffDW weights in all losses of A and DistDW weights in all losses of B (METHODS 4.5)."""
+    """L = Lsup_a(A) + Lsup_b(B) + w(e) [CE_a(A, argmax B) + CE_b(B, argmax A)].
+
+    CPS with DiffDW weights a in all losses of A, large for classes whose Dice falls, rises slowly or is low; and DistDW
+    weights b_c = C ln(max n / n_c) / max ln(max n / n) in all losses of B, large for classes that B seldom predicts.
+
+    See docs/methods/dhc.md, Loss.
+    """
 
     Config = DHCConfig
     accepts_class_weights = False

@@ -22,9 +22,12 @@ class DMDConfig(MethodConfig):
 
 
 class DMD(TwoNetworks[DMDConfig]):
-    """L = Lsup(A) + Lsup(B) + w(e) [D(pA, stop pB) + D(pB, stop pA)], p = softmax(z / T), all patches (METHODS 4.9).
+    """L = Lsup(A) + Lsup(B) + w(e) [D(pA, stop pB) + D(pB, stop pA)], p = softmax(z / T).
 
-    The Dice of two soft maps is smallest where both are one-hot, so the term also sharpens, as published.
+    D is the Dice loss between two probability maps, on all patches. It is smallest where both are one-hot, so the term
+    also sharpens, as published.
+
+    See docs/methods/dmd.md, Equations.
     """
 
     Config = DMDConfig

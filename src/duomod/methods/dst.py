@@ -30,7 +30,14 @@ class DSTConfig(MethodConfig):
 
 
 class DST(TwoNetworks[DSTConfig]):
-    """L = Lsup(main A) + Lsup(main B) + w(e) [pseudo-labels across the networks + worst case of both] (METHODS 4.8)."""
+    """L = Lsup(main A) + Lsup(main B) + w(e) [pseudo-labels across + worst case of both].
+
+    Each network's pseudo heads learn the confident classes of the other's main head, which itself learns from labels
+    only. A worst-case head agrees with the main one on labelled patches and errs as often as it can on the others; the
+    encoder gets its gradient reversed.
+
+    See docs/methods/dst.md, Equations.
+    """
 
     Config = DSTConfig
     info = MethodInfo(

@@ -44,7 +44,7 @@ class DuoModNetConfig(MethodConfig):
 
 
 class DAFR(nn.Module):
-    """Disagreement-aware feature re-scaling of one network (METHODS 4.2 b). No learnable parameters."""
+    """Disagreement-aware feature re-scaling of one network, without parameters (docs/methods/duomodnet.md, DAFR)."""
 
     minimum: Tensor
     maximum: Tensor
@@ -91,7 +91,16 @@ def jensen_shannon(pa: Tensor, pb: Tensor) -> Tensor:
 
 
 class DuoModNet(TwoNetworks[DuoModNetConfig]):
-    """CPS whose losses RLM re-weights and whose features DAFR expands where the networks disagree (METHODS 4.2)."""
+    """L = Lsup_w(A) + Lsup_w(B) + w(e) [CE_w(A, argmax B) + CE_w(B, argmax A)].
+
+    CPS whose losses RLM re-weights and whose features DAFR expands where the networks disagree. RLM: the class weights
+    w follow the logarithm of the running share of each class among the predictions, rare classes counting up to 1/floor
+    times as much as frequent ones. DAFR: each network's features before the head are multiplied by gamma = 1 + s a_k u,
+    with u the networks' disagreement at the voxel within its running range for the predicted class k, and a_k in [0, 1]
+    by the rank of k's frequency. Both act in training only.
+
+    See docs/methods/duomodnet.md, Loss.
+    """
 
     Config = DuoModNetConfig
     info = MethodInfo(

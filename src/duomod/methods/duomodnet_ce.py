@@ -19,7 +19,12 @@ class DuoModNetCEConfig(DuoModNetConfig):
 
 
 class DuoModNetCE(DuoModNet):
-    """DAFR on unweighted cross pseudo-supervision (METHODS 4.3)."""
+    """L = Lsup(A) + Lsup(B) + w(e) [CE(A, argmax B) + CE(B, argmax A)].
+
+    DAFR's expanded features on unweighted cross pseudo-supervision.
+
+    See docs/methods/duomodnet_ce.md, Equations.
+    """
 
     Config = DuoModNetCEConfig
     info = MethodInfo(

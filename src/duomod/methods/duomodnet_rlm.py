@@ -20,7 +20,12 @@ class DuoModNetRLMConfig(DuoModNetConfig):
 
 
 class DuoModNetRLM(DuoModNet):
-    """RLM on cross pseudo-supervision (METHODS 4.2 c and d)."""
+    """L = Lsup_w(A) + Lsup_w(B) + w(e) [CE_w(A, argmax B) + CE_w(B, argmax A)].
+
+    RLM's class weights w on cross pseudo-supervision; features stay as they are.
+
+    See docs/methods/duomodnet_rlm.md, Equations.
+    """
 
     Config = DuoModNetRLMConfig
     accepts_class_weights = False

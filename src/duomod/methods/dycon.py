@@ -50,7 +50,14 @@ class DyCONConfig(ClockedTeacherConfig):
 
 
 class DyCON(StudentAndTeacher[DyCONConfig]):
-    """L = Lsup + w(e) (p_S - p_T)^2 + u (UnCL + FeCL) (METHODS 4.14). The teacher predicts."""
+    """L = Lsup + w(e) (p_S - p_T)^2 + u (UnCL + FeCL).
+
+    UnCL: the squared difference of student and teacher, divided by e^(beta H) of both entropies, plus the entropies.
+    FeCL: embeddings of patches of one class attract each other, those of different classes are pushed apart. The
+    teacher predicts.
+
+    See docs/methods/dycon.md, Equations.
+    """
 
     Config = DyCONConfig
     info = MethodInfo(

@@ -25,7 +25,13 @@ class FCCConfig(MethodConfig):
 
 
 class FCC(TwoNetworks[FCCConfig]):
-    """CPS on features multiplied by gamma(v) = 1 + s (1 - r_k(v) / (C - 1)), r the rank by frequency (METHODS 4.4)."""
+    """CPS on features multiplied by gamma(v) = 1 + s (1 - r_k(v) / (C - 1)).
+
+    k is the class a network predicts at the voxel, r its rank by frequency: the most frequent class is expanded most,
+    the rarest not at all. In training only.
+
+    See docs/methods/fcc.md, Equations.
+    """
 
     Config = FCCConfig
     info = MethodInfo(

@@ -34,7 +34,13 @@ class FixMatchConfig(MethodConfig):
 
 
 class FixMatch(Method[FixMatchConfig]):
-    """L = Lsup + mean_v 1[max p(weak) >= tau] CE(z(strong), argmax p(weak)) (eq. 3-4, voxel by voxel)."""
+    """L = Lsup + w mean_v [max p(weak) >= tau] CE(z(strong), argmax p(weak)).
+
+    Confident classes of the unlabelled patch as it is are the labels of its strongly disturbed view, voxel by voxel. A
+    running average of the weights predicts.
+
+    See docs/methods/fixmatch.md, Equations.
+    """
 
     Config = FixMatchConfig
     info = MethodInfo(

@@ -24,7 +24,13 @@ class GALossConfig(MethodConfig):
 
 
 class GALoss(TwoNetworks[GALossConfig]):
-    """L = sum over networks of GACE_10(z, y) + GADice(p, y) + w(e) GACE_100(z, argmax of the other) (METHODS 4.10)."""
+    """L = sum over both of GACE_10(z, y) + GADice(p, y) + w(e) GACE_100(z, argmax of the other).
+
+    GACE_k is a cross-entropy over the k per cent hardest voxels, balanced between classes; GADice pushes classes that
+    are not in the truth down by their own probability.
+
+    See docs/methods/galoss.md, Equations.
+    """
 
     Config = GALossConfig
     accepts_class_weights = False

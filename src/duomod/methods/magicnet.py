@@ -31,7 +31,14 @@ class MagicNetConfig(NoisyTeacherConfig):
 
 
 class MagicNet(StudentAndTeacher[MagicNetConfig]):
-    """Cross-image and within-image partition and recovery, cube location, and cube-wise blending of pseudo-labels."""
+    """L = [Lsup(z) + Dice(exchanged) + Dice(alone)] / 4 + l location + w(e) Dice(exchanged, yhat).
+
+    Patches are cut into cubes. Exchanged: each cube is seen inside another patch of the batch and its features come
+    home. Alone: each is seen by itself, and a classifier tells where it belongs. The pseudo-labels yhat blend the
+    teacher's logits with those of the cubes seen alone, more so where the teacher's class is frequent.
+
+    See docs/methods/magicnet.md, Equations.
+    """
 
     Config = MagicNetConfig
     info = MethodInfo(

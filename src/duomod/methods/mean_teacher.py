@@ -19,7 +19,12 @@ class MeanTeacherConfig(NoisyTeacherConfig):
 
 
 class MeanTeacher(StudentAndTeacher[MeanTeacherConfig]):
-    """L = Lsup + w(e) mean_v sum_c (p_student - p_teacher)^2 on unlabelled patches (eq. 1)."""
+    """L = Lsup + w(e) mean_v sum_c (p_student - p_teacher)^2 on unlabelled patches.
+
+    The teacher is the student's running average; its input has noise added. The teacher predicts.
+
+    See docs/methods/mean_teacher.md, Equations.
+    """
 
     Config = MeanTeacherConfig
     info = MethodInfo(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from duomod.methods.base import Method
 
 ENTRY_POINT_GROUP = "duomod.methods"
-_NOT_METHODS = {"base", "registry", "settings", "catalog", "conformance", "skeletons"}
+_NOT_METHODS = {"base", "registry", "settings", "conformance", "skeletons"}
 
 
 def builtin_names() -> list[str]:

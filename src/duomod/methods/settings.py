@@ -64,7 +64,9 @@ class MethodsSettings(Settings):
 
     command: ClassVar[str] = "methods"
 
-    name: Annotated[str | None, Flag(positional=True)] = Field(None, description="Show this method only.")
+    name: Annotated[str | None, Flag(positional=True)] = Field(
+        None, description="Show this method only: equations, network, cost, settings."
+    )
 
 
 class CheckMethodSettings(Settings):

@@ -18,9 +18,12 @@ class SimiSConfig(RebalancedConfig):
 
 
 class SimiS(RebalancedCPS[SimiSConfig]):
-    """CPS whose pseudo-labels count by w_c = (n_max - n_c) / n_max: a class as frequent as the most frequent gets none.
+    """CPS whose pseudo-labels count by w_c = (n_max - n_c) / n_max.
 
-    The paper draws that share of the pseudo-labels of class c at random; over voxels its expectation is a weight.
+    Each class is supplemented by what it lacks to the most frequent one, which gets none. The paper draws that share of
+    the pseudo-labels of class c at random; over voxels its expectation is a weight.
+
+    See docs/methods/simis.md, Equations.
     """
 
     Config = SimiSConfig

@@ -34,7 +34,14 @@ class SKCDFConfig(MethodConfig):
 
 
 class SKCDF(Method[SKCDFConfig]):
-    """L = Lsup(z) + Lsup(z_abc, lottery) + w(e) [CE(zu, yhat) + CE(zu_abc, yhat_abc, lottery')] (METHODS 4.11)."""
+    """L = Lsup(z) + Lsup(z_abc, lottery) + w(e) [CE(zu, yhat) + CE(zu_abc, yhat_abc, lottery')].
+
+    One encoder, a decoder for labelled and one for unlabelled patches, joined by attention among channels. The
+    auxiliary heads (abc) learn from voxels drawn with probability min n / n_c of their class c, so that classes count
+    alike; main heads follow them, and the unlabelled decoder follows the labelled one, as running averages.
+
+    See docs/methods/skcdf.md, Equations.
+    """
 
     Config = SKCDFConfig
     info = MethodInfo(

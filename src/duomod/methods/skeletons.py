@@ -18,7 +18,10 @@ from duomod.networks.builder import Init
 
 
 class TwoNetworks(Method[ConfigT]):
-    """Networks ``A`` (Kaiming) and ``B`` (Xavier): same input, different start, own dropout masks (METHODS 1.4)."""
+    """Networks ``A`` (Kaiming) and ``B`` (Xavier): same input, different start, own dropout masks.
+
+    See docs/methods/README.md, Initialisation.
+    """
 
     A: Network
     B: Network

@@ -62,7 +62,13 @@ class Ensemble(nn.Module):
 
 
 class SLCNet(Method[SLCNetConfig]):
-    """L = sum of both [(CE + Dice)/2 on labels + w(e) CE with the other's pseudo-labels] (METHODS 4.12)."""
+    """L = sum of both [(CE + Dice) / 2 on labels + w(e) CE with the other's pseudo-labels].
+
+    Both networks see the patch through random intensity curves of their own; the second also sees one minus the first
+    one's probabilities, and learns from the first only where that one's noisy passes have little entropy.
+
+    See docs/methods/slcnet.md, Equations.
+    """
 
     Config = SLCNetConfig
     info = MethodInfo(

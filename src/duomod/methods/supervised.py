@@ -8,7 +8,10 @@ from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Meth
 
 
 class Supervised(Method):
-    """One network, Dice + cross-entropy on the labelled patches."""
+    """L = Lsup(z, y): one network, Dice + cross-entropy on the labelled patches.
+
+    See docs/methods/supervised.md, Equations.
+    """
 
     info = MethodInfo(
         title="Supervised only",

@@ -40,9 +40,11 @@ class UAMTConfig(ClockedTeacherConfig):
 
 
 class UAMT(StudentAndTeacher[UAMTConfig]):
-    """L = Lsup + w(e) sum_v m (p_student - pbar)^2 / sum_v m, m = [H(pbar) < threshold] (METHODS 4.13).
+    """L = Lsup + w(e) sum_v m (p_student - pbar)^2 / sum_v m, m = [H(pbar) < threshold].
 
     pbar is the mean of the teacher's passes with noise and dropout, H its entropy. The teacher predicts.
+
+    See docs/methods/uamt.md, Equations.
     """
 
     Config = UAMTConfig

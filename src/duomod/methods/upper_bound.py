@@ -9,7 +9,12 @@ from duomod.methods.supervised import Supervised
 
 
 class UpperBound(Supervised):
-    """One network, Dice + cross-entropy, every labelled training case of the data set."""
+    """L = Lsup(z, y) on every labelled training case of the data set.
+
+    One network, as for the supervised method; the labels that the split hides from the others are used as well.
+
+    See docs/methods/upper_bound.md, Equations.
+    """
 
     info = MethodInfo(
         title="Upper bound",

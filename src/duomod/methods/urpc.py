@@ -53,7 +53,13 @@ def _resized(z: Tensor, like: Tensor) -> Tensor:
 
 
 class URPC(Method[URPCConfig]):
-    """L = mean_s Lsup(z_s) + w(e) mean_s Lcons(p_s, mean_s p_s) (eq. 2-6); prediction is the finest head's."""
+    """L = mean_s Lsup(z_s) / 2 + w(e) mean_s R(p_s, mean_s p_s).
+
+    Heads at all resolutions s agree with their mean; R counts a voxel less, by e^-D, the larger the divergence D of
+    that head from the mean. The finest head predicts.
+
+    See docs/methods/urpc.md, Equations.
+    """
 
     Config = URPCConfig
     info = MethodInfo(

@@ -58,8 +58,9 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def initialise(network: ModuleT, scheme: Init) -> ModuleT:
-    """Initialise every Conv3d weight (not transposed ones, not biases) as METHODS 1.4 says, and return the network.
+    """Initialise every Conv3d weight (not transposed ones, not biases), and return the network.
 
+    See docs/methods/README.md, Initialisation.
     Two networks that start from different schemes disagree, which is what cross pseudo-supervision lives on.
     """
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""Attention among the channels of a map (METHODS 2.4)."""
+"""Attention among the channels of a map (docs/methods/skcdf.md, Network)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any network with one encoder and three decoders (METHODS 2.2), as DST needs it."""
+"""Any network with one encoder and three decoders (docs/methods/dst.md, Network)."""
 
 from __future__ import annotations
 
@@ -78,5 +78,8 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
 
 
 def reversal_strength(step: int, highest: float = 0.1, length: int = 500) -> float:
-    """lambda(i) = 2 hi / (1 + exp(-i/N)) - hi: from 0 towards ``highest`` with the training step i (METHODS 2.2)."""
+    """lambda(i) = 2 hi / (1 + exp(-i/N)) - hi: from 0 towards ``highest`` with the training step i.
+
+    See docs/methods/dst.md, Network.
+    """
     return 2 * highest / (1 + math.exp(-step / length)) - highest

@@ -1,4 +1,4 @@
-"""Any network with a contrastive branch at its bottleneck (METHODS 2.3), as DyCON needs it."""
+"""Any network with a contrastive branch at its bottleneck (docs/methods/dycon.md, Network), as DyCON needs it."""
 
 from __future__ import annotations
 

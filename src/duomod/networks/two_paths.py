@@ -1,4 +1,4 @@
-"""Any network with channel attention at its bottleneck and two decoders (METHODS 2.4), as SKCDF needs it.
+"""Any network with channel attention at its bottleneck and two decoders (docs/methods/skcdf.md, Network).
 
 Of a V-Net the state-dict keys are the reference's (``encoder.``, ``decoder_l.out_conv9_abc`` ...).
 """

@@ -1,4 +1,4 @@
-"""V-Net as the published reference builds it (METHODS 2.1): a U-shaped network with additive skip connections.
+"""V-Net as the published reference builds it (docs/methods/README.md, V-Net): U-shaped, with additive skips.
 
 The state-dict keys are the reference's (``block_one.conv.0.weight`` ... ``out_conv.bias``): published checkpoints load.
 With ``levels`` below five the same scheme is simply shorter: blocks are numbered through encoder and decoder.

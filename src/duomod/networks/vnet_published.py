@@ -47,7 +47,7 @@ class VNetDecoupled(VNetEncoder, UShapedNetwork, DecoupledNetwork):
 class VNetDyCON(VNet, ProjectedNetwork):
     """V-Net with two heads and a projection (61,249,056 parameters with 32 filters and 16 classes).
 
-    ``out_conv`` is the head of a signed distance map, which nothing supervises (METHODS 4.14): it is not trained. The
+    ``out_conv`` is the head of a signed distance map, which nothing supervises: it is not trained. The
     segmentation head is ``out_conv2``. Arguments as the V-Net's; the pyramid's dropout is the bottleneck's.
     """
 

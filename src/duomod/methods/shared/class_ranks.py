@@ -13,7 +13,7 @@ Direction = Literal["head", "foreground", "tail", "none"]
 
 
 class RLM(nn.Module):
-    """Running class distribution and the loss weights that follow from it (METHODS 4.2 c)."""
+    """Running class distribution and the loss weights that follow from it (docs/methods/duomodnet.md, RLM)."""
 
     distribution: Tensor
 
@@ -34,7 +34,7 @@ class RLM(nn.Module):
 
 
 def class_gains(distribution: Tensor, direction: Direction) -> Tensor:
-    """a_c in [0, 1] from the class ranks, most frequent first (METHODS 4.2 b and part 0)."""
+    """a_c in [0, 1] from the class ranks, most frequent first (docs/methods/duomodnet.md, DAFR)."""
     classes = len(distribution)
     if direction == "none":
         return torch.zeros_like(distribution)
