@@ -168,7 +168,8 @@ def make(full: Path, target: Path = NUMBERS) -> None:
         seeded = seeded_inputs().get(file.name, {})
         if not identical(seeded, {key: content[key] for key in seeded}):
             raise ValueError(f"{file.name}: inputs are not what their seed makes here")
-        np.savez_compressed(target / file.name, **{key: content[key] for key in content.keys() - seeded.keys()})
+        results = {key: value for key, value in content.items() if key not in seeded}
+        np.savez_compressed(target / file.name, **results)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
