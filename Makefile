@@ -1,5 +1,5 @@
-# demo: the whole chain on the built-in phantom. test: lint, types and all tests. mutants: faults put into a copy of the
-# package one at a time; the tests must notice each. All set up .venv first.
+# demo: the whole chain on the built-in phantom. test: lint, types, all tests and the share of lines that they run.
+# mutants: faults put into a copy of the package one at a time; the tests must notice each. All set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,4 +35,4 @@ $(INSTALLED): $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

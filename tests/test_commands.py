@@ -151,6 +151,20 @@ def test_the_upper_bound_is_trained_from_the_command_line(work: Path, tmp_path: 
     assert len(stored["split"]["labelled"]) > 2
 
 
+def test_the_demo_runs_the_whole_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = "--max_epochs 1 --steps_per_epoch 1 --cases 8".split()
+    duomod("demo", "--output", tmp_path / "demo", *small)
+    table = (tmp_path / "demo" / "comparison.txt").read_text()
+    for name in ("supervised", "cps", "duomodnet"):
+        assert name in table
+        assert (tmp_path / "demo" / "logs" / name / f"{name}_summary_results.txt").is_file()
+        for seed in (0, 1):
+            assert len(list((tmp_path / "demo" / "logs" / name / f"seed_{seed}" / "predictions").glob("*.gz"))) == 2
+    page = tmp_path / "demo" / "report" / "index.html"
+    assert page.is_file()
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(page)
+
+
 class TestMethods:
     def test_methods_lists_them_all(self, capsys: pytest.CaptureFixture[str]) -> None:
         duomod("methods")

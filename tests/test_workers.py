@@ -100,6 +100,27 @@ def test_a_death_is_told_with_the_tasks_that_were_running() -> None:
     assert caught.value.exit_code == 1
 
 
+def tidy_slowly(mark: Path) -> int:
+    try:
+        time.sleep(60)
+    finally:
+        mark.write_text("tidied")
+    return 0
+
+
+def test_the_death_of_an_idle_process_ends_one_in_the_middle_of_a_task(tmp_path: Path) -> None:
+    def kill(position: int, result: int) -> None:
+        time.sleep(0.5)  # it waits for a next task by now, and holds the lock of the queue
+        os.kill(result, signal.SIGKILL)
+
+    tasks = [Task("busy", partial(tidy_slowly, tmp_path / "mark")), Task("idle", os.getpid)]
+    began = time.monotonic()
+    with pytest.raises(DuomodError, match="while at busy "):
+        run_tasks(tasks, 2, kill)
+    assert time.monotonic() - began < 40
+    assert (tmp_path / "mark").read_text() == "tidied"
+
+
 def test_a_task_apart_has_a_process_of_its_own() -> None:
     assert run_apart(Task("pid", os.getpid)) != os.getpid()
     with pytest.raises(InputError, match="7: wrong"):

@@ -26,6 +26,9 @@ _THREAD_VARIABLES = (
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 
+#: What a worker that is told to end has left to remove half-written files.
+_SECONDS_TO_TIDY = 2.0
+
 
 @dataclass(frozen=True)
 class Task(Generic[R]):
@@ -134,12 +137,19 @@ def _pool(workers: int, threads: int | None) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
+def _end(*_: object) -> None:
+    """Leave, after the running task has tidied up."""
+    # The pool takes an exit within a task for the task's result, and the process would wait for a next one for ever.
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS_TO_TIDY)
+    sys.exit(1)
+
+
 def _begin(threads: int | None) -> None:
     """Make a new process a good neighbour."""
     # Ctrl-C reaches every process of a terminal: only the first one answers, and ends the others by SIGTERM, as an
     # exception, so that half-written files are removed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _end)
     plain()
     if threads is None:
         return

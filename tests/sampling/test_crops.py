@@ -160,6 +160,11 @@ class TestUnlabelledCrops:
         assert not torch.equal(first, self.crops(store, seed=1))
         assert len({tuple(crop.flatten().tolist()) for crop in first}) > 20
 
+    def test_the_seed_decides_where_in_a_case_they_lie(self, store: Store) -> None:
+        streams = [UnlabelledStream(store, ["case_0"], crop_settings(PATCH, seed)) for seed in (0, 1)]
+        first, other = (torch.stack([stream.sample(step, 0) for step in range(20)]) for stream in streams)
+        assert not torch.equal(first, other)
+
     def test_every_pass_has_every_case_once(self, store: Store) -> None:
         cases = [round(float(crop.max()) * 10) - 4 for crop in self.crops(store)]
         assert all(sorted(cases[i : i + 2]) == [0, 1] for i in range(0, 80, 2))

@@ -21,7 +21,6 @@ from duomod.workspace import write_text
 METHODS = ("supervised", "cps", "duomodnet")
 SEEDS = (0, 1)
 LABELED = 3
-CASES = 24
 
 
 def run_demo(settings: DemoSettings) -> Path:
@@ -35,7 +34,7 @@ def run_demo(settings: DemoSettings) -> Path:
     require_report_packages("duomod demo")
     began = time.monotonic()
     raw, logs = settings.output / "phantom", settings.output / "logs"
-    write_phantom(PhantomSettings(out=raw, cases=CASES, preset="tiny"))
+    write_phantom(PhantomSettings(out=raw, cases=settings.cases, preset="tiny"))
     run_experiment(_experiment(settings, raw, settings.output / "preprocessed", logs), settings)
     write_text(comparison_of(settings), side_by_side([logs / name for name in METHODS]) + "\n")
     say(f"finished in {time.monotonic() - began:.0f} s")
@@ -75,7 +74,7 @@ def _experiment(settings: DemoSettings, raw: Path, data: Path, logs: Path) -> Pi
             data_path=data,
             preset="compact",
             labeled_count=LABELED,
-            settings={"max_epochs": settings.max_epochs},
+            settings={"max_epochs": settings.max_epochs, "steps_per_epoch": settings.steps_per_epoch},
         ),
         report=ReportOptions(output=settings.output / "report", title="duomod demo"),
     )

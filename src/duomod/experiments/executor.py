@@ -7,13 +7,13 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
 from duomod.errors import InputError, nearest_name
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Step
+from duomod.plugins import from_entry_point, known_names, only_class
 from duomod.settings import Settings, checked
 
 ENTRY_POINT_GROUP = "duomod.executors"
@@ -71,7 +71,7 @@ class Executor(ABC):
 
 def executor_names() -> list[str]:
     """Names of all executors, built in and from installed packages."""
-    return sorted({*_builtin(), *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return known_names(_builtin(), ENTRY_POINT_GROUP)
 
 
 def _builtin() -> list[str]:
@@ -85,22 +85,10 @@ def load_executor(name: str) -> type[Executor]:
         InputError: unknown name (the nearest one is suggested), or one that cannot be imported.
     """
     if name in _builtin():
-        module = importlib.import_module(f"{__package__}.{_FOLDER}.{name}")
-        own = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Executor) and value.__module__ == module.__name__
-        ]
-        return own[0]
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == name:
-            try:
-                found = point.load()
-            except Exception as error:
-                raise InputError(f"executor '{name}' from {point.value} is broken: {error}") from error
-            if isinstance(found, type) and issubclass(found, Executor):
-                return found
-            raise InputError(f"executor '{name}': its entry point must name a subclass of {__name__}.Executor")
+        return only_class(importlib.import_module(f"{__package__}.{_FOLDER}.{name}"), Executor, name)
+    found = from_entry_point(ENTRY_POINT_GROUP, name, Executor, "executor")
+    if found is not None:
+        return found
     known = executor_names()
     raise InputError(f"unknown executor '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
 

@@ -65,6 +65,8 @@ class DemoSettings(Settings):
     gpu: Gpu = ""
     #: Nine epochs of the compact preset's 50 steps are what fits into eight minutes on two cores.
     max_epochs: int = Field(9, ge=1, description="Shorter or longer training.")
+    steps_per_epoch: int = Field(50, ge=1, description="Steps of an epoch.")
+    cases: int = Field(24, ge=8, description="Scans of the phantom; a quarter of them to test on.")
 
 
 class Stages(Settings):
