@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/duomod demo --output demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants/run.py

@@ -12,6 +12,7 @@ from duomod.config import OptimConfig, train_config
 from duomod.errors import InputError
 from duomod.methods.base import MethodContext
 from duomod.methods.cps import CPS
+from duomod.networks.shallow_bf16 import ShallowSafeConv3d, guard_shallow_convolutions, shallow_bf16_is_broken
 from duomod.networks.vnet import VNet
 from duomod.training.build import build_method, with_networks
 from duomod.training.checkpoint import INFO_KEY, read_checkpoint, save_checkpoint
@@ -19,11 +20,8 @@ from duomod.training.load import load_predictor
 from duomod.training.model_info import ModelInfo
 from duomod.training.optim import learning_rate
 from duomod.training.precision import (
-    ShallowSafeConv3d,
     choose_device,
     choose_dtype,
-    guard_shallow_convolutions,
-    shallow_bf16_is_broken,
 )
 
 

@@ -18,6 +18,7 @@ from duomod.conformance import ConformanceError, Result, check_rules, demand, fi
 from duomod.networks.base import Network, crop, pad_to_stride
 from duomod.networks.registry import build_network, load_network, only_network
 from duomod.networks.settings import CheckNetworkSettings
+from duomod.networks.shallow_bf16 import guard_shallow_convolutions
 
 CLASSES = 3
 #: Nothing is divisible here, and the last is smaller than most strides.
@@ -145,6 +146,7 @@ def every_parameter_learns(subject: Subject) -> None:
 def bf16_works(subject: Subject) -> None:
     """In bf16 autocast, logits and gradients are finite."""
     network = subject.build()
+    guard_shallow_convolutions(network, torch.device("cpu"), torch.bfloat16)
     logits = _gradients(network, _image((24, 24, 24), patches=2), torch.bfloat16)
     demand(bool(logits.isfinite().all()), "in bf16 the logits are not finite")
     bad = [n for n, p in network.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]

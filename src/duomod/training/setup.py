@@ -15,6 +15,7 @@ from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
 from duomod.methods.base import Method, MethodConfig
 from duomod.methods.registry import chosen_method
+from duomod.networks.shallow_bf16 import guard_shallow_convolutions
 from duomod.option_values import merged
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, class_counts
@@ -23,7 +24,7 @@ from duomod.training.build import build_method, with_networks
 from duomod.training.load import resumed_state
 from duomod.training.loop import Run, fit
 from duomod.training.model_info import ModelInfo
-from duomod.training.precision import choose_device, choose_dtype, guard_shallow_convolutions, lay_out
+from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.training.settings import TrainSettings
 from duomod.workspace import write_manifest, write_text
 
