@@ -90,13 +90,19 @@ class TestLabelledCrops:
     def test_balanced_crops_choose_the_class_first(self, store: Store) -> None:
         assert 0.3 < share_with(labelled(store, labelled_share=1.0, labelled="balanced"), 2) < 0.75
 
+    def test_any_voxel_of_the_class_may_be_the_centre(self, store: Store) -> None:
+        of_the_large = [s[1] for s in labelled(store, labelled_share=1.0) if s[1][2, 2, 2] == 1]
+        assert len({np.asarray(label).tobytes() for label in of_the_large}) > 5
+
     def test_foreground_crops_go_by_volume(self, store: Store) -> None:
         samples = labelled(store, labelled_share=1.0, labelled="foreground")
         assert share_with(samples, 1) == 1
         assert share_with(samples, 2) < 0.2
 
     def test_uniform_crops_may_miss_all_organs(self, store: Store) -> None:
-        assert share_with(labelled(store, labelled_share=1.0, labelled="uniform"), 1) < 0.8
+        samples = labelled(store, labelled_share=1.0, labelled="uniform")
+        assert share_with(samples, 1) < 0.8
+        assert np.mean([bool(s[1][2, 2, 2] in (1, 2)) for s in samples]) < 0.3
 
     @pytest.mark.parametrize(("share", "low", "high"), [(1.0, 1.0, 1.0), (0.8, 0.7, 0.98), (0.0, 0.1, 0.75)])
     def test_the_share_of_centred_crops_is_the_setting_s(
