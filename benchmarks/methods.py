@@ -30,7 +30,7 @@ from duomod.evaluation.tables import summaries_of
 from duomod.experiments.pipeline import StepsFailed, run_experiment
 from duomod.experiments.settings import MethodEntry, PipelineConfig, Stages
 from duomod.inference.settings import PredictOptions
-from duomod.methods.registry import method_names
+from duomod.methods.registry import METHODS
 from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.training.settings import TrainOptions
@@ -139,7 +139,7 @@ def main() -> None:
         bench, raw, preprocessed, folder, arguments.gpu, arguments.jobs, "eval" if arguments.ablation else bench.split
     )
     seeds = tuple(arguments.seeds or SEEDS)
-    rows = ABLATION if arguments.ablation else [Variant(name, name) for name in bench.methods or method_names()]
+    rows = ABLATION if arguments.ablation else [Variant(name, name) for name in bench.methods or METHODS.names()]
     chosen = [row for row in rows if not arguments.only or row.label in arguments.only]
     if arguments.ablation or arguments.only:
         study.run(chosen, seeds)

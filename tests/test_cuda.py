@@ -10,16 +10,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 import yaml
-
-from duomod.cli import main
+from command_line import duomod
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-def duomod(*arguments: str | Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == 0
 
 
 @pytest.fixture(scope="module")

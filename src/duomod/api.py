@@ -7,6 +7,7 @@ It returns what the command wrote: paths, and tables as pandas data frames, read
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -26,13 +27,13 @@ Of = TypeVar("Of", bound=Settings)
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(ABC):
     """What a command wrote. A notebook shows its paths and its table."""
 
     @property
+    @abstractmethod
     def table(self) -> pd.DataFrame:
         """The result as one table."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         paths = [(field.name, getattr(self, field.name)) for field in fields(self)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
 
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError, unknown_name
 from duomod.option_values import merged
 from duomod.sampling.settings import AugmentConfig as AugmentConfig
 from duomod.sampling.settings import CountsFrom as CountsFrom
@@ -135,7 +135,7 @@ def train_config(preset: str, changes: Mapping[str, Any] | None = None) -> Train
         InputError: unknown preset, or lists every unknown or invalid setting by name.
     """
     if preset not in PRESETS:
-        raise InputError(f"unknown preset '{preset}'.{nearest_name(preset, PRESETS)} Known: {', '.join(PRESETS)}")
+        raise InputError(unknown_name("preset", preset, PRESETS))
     values = merged(PRESETS[preset], changes or {})  # type: ignore[index]
     return checked(TrainConfig, values, source="setting ", see=TRAINING_LIST)
 

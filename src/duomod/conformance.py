@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 SubjectT = TypeVar("SubjectT")
 
@@ -35,6 +37,21 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def reload_into(fresh: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a state into a module of other weights by way of a file.
+
+    Raises:
+        ConformanceError: it holds more than tensors, or does not fit.
+    """
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        fresh.load_state_dict(torch.load(file, weights_only=True))
+    except Exception as error:  # whatever it is, it breaks the rule
+        raise ConformanceError(f"the state does not load into a fresh copy: {error}") from error
+
+
 def check_rules(subject: SubjectT, rules: Sequence[Callable[[SubjectT], None]]) -> list[Result]:
     """Check every rule, in order; the random state is left as it was.
 
@@ -48,6 +65,6 @@ def check_rules(subject: SubjectT, rules: Sequence[Callable[[SubjectT], None]]) 
                 results.append(Result(rule.__name__, True))
             except ConformanceError as violation:
                 results.append(Result(rule.__name__, False, str(violation)))
-            except Exception as error:
+            except Exception as error:  # a crash in one rule is its result; the others are still checked
                 results.append(Result(rule.__name__, False, f"{type(error).__name__}: {error}"))
     return results

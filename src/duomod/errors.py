@@ -34,6 +34,12 @@ def nearest_name(wrong: str, known: Iterable[str]) -> str:
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
+def unknown_name(what: str, wrong: str, known: Iterable[str]) -> str:
+    """Return the sentence about a name that is none of the known ones: the nearest of them, and the list."""
+    names = list(known)
+    return f"unknown {what} '{wrong}'.{nearest_name(wrong, names)} Known: {', '.join(names)}"
+
+
 #: What a user can do about a file-system error that is not duomod's doing (exit code 2).
 _DISK_ERRORS = {
     errno.ENOSPC: "The disk is full: free some space and run the command again; it goes on where it stopped.",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from duomod.errors import InputError
+from duomod.console import say
+from duomod.errors import InputError, unknown_name
 
 T = TypeVar("T")
 
@@ -54,42 +57,84 @@ def only_class(module: ModuleType, base: type[T], source: str) -> type[T]:
     """The one subclass of ``base`` that a module defines.
 
     Raises:
-        InputError: there is none, or there are several.
+        InputError: there is none, there are several, or it lacks a method that every such class has.
     """
     found = own_classes(module, base)
     if len(found) != 1:
         raise InputError(f"{source}: expected exactly one subclass of {base.__name__}, found {len(found)}")
-    return found[0]
+    return _whole(found[0], source)
 
 
-def known_names(builtin: Iterable[str], group: str) -> list[str]:
-    """The built-in names, and those that installed packages offer in a group of entry points; nothing is imported."""
-    return sorted({*builtin, *(point.name for point in entry_points(group=group))})
+def _whole(kind: type[T], source: str) -> type[T]:
+    """The class, if it has every method that its base asks for."""
+    lacking = sorted(getattr(kind, "__abstractmethods__", ()))
+    if lacking:
+        raise InputError(f"{source}: {kind.__name__} lacks {', '.join(lacking)}")
+    return kind
 
 
-def from_entry_point(group: str, name: str, base: type[T], what: str) -> type[T] | None:
-    """The class that an installed package offers under a name; None if none does.
+def files_in(folder: Path, but: Collection[str] = ()) -> list[str]:
+    """Names of the modules in a folder that is a package, sorted, without those of ``but``; none is imported."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if not m.ispkg and m.name not in but)
 
-    Args:
-        group: Of entry points.
-        name: The entry point's.
-        base: What the class must be a subclass of.
-        what: Word for such a class in errors.
 
-    Raises:
-        InputError: the package cannot be imported, or the entry point is something else.
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """Classes of one kind by name: duomod's own, and those of installed packages.
+
+    Attributes:
+        word: What messages call one.
+        group: The packages' group of entry points.
+        base: Gives what every class must be a subclass of; asked for only when one is loaded, since it may be heavy.
+        builtin: Gives the names of duomod's own.
+        load_builtin: Gives one of these by its name.
     """
-    for point in entry_points(group=group):
-        if point.name == name:
+
+    word: str
+    group: str
+    base: Callable[[], type[T]]
+    builtin: Callable[[], Collection[str]]
+    load_builtin: Callable[[str], type[T]]
+
+    def names(self) -> list[str]:
+        """All names, sorted; nothing is imported."""
+        return sorted({*self.builtin(), *(point.name for point in entry_points(group=self.group))})
+
+    def load(self, name: str) -> type[T]:
+        """The class of a name.
+
+        Raises:
+            InputError: unknown name (the nearest one is suggested), a package that cannot be imported, or one whose
+                entry point is something else.
+        """
+        if name in self.builtin():
+            return self.load_builtin(name)
+        for point in entry_points(group=self.group):
+            if point.name == name:
+                return self.of_a_package(point)
+        raise InputError(unknown_name(self.word, name, self.names()))
+
+    def available(self) -> dict[str, type[T]]:
+        """All that can be imported, by name; a broken plug-in is reported by name and left out."""
+        found = {}
+        for name in self.names():
             try:
-                found = point.load()
-            except Exception as error:
-                raise InputError(
-                    f"{what} '{name}' from the package entry point {point.value} is broken: {error}"
-                ) from error
-            if isinstance(found, type) and issubclass(found, base):
-                return found
+                found[name] = self.load(name)
+            except InputError as error:
+                say(f"warning: {error}")
+        return found
+
+    def of_a_package(self, point: EntryPoint) -> type[T]:
+        """The class at an entry point; errors as :meth:`load`'s."""
+        base = self.base()
+        try:
+            found = point.load()
+        except Exception as error:  # whatever a stranger's module raises when it is run
             raise InputError(
-                f"{what} '{name}': its entry point must name a subclass of {base.__module__}.{base.__name__}"
-            )
-    return None
+                f"{self.word} '{point.name}' from the package entry point {point.value} is broken: {error}"
+            ) from error
+        if isinstance(found, type) and issubclass(found, base):
+            return _whole(found, f"{self.word} '{point.name}'")
+        raise InputError(
+            f"{self.word} '{point.name}': its entry point must name a subclass of {base.__module__}.{base.__name__}"
+        )

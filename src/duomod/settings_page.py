@@ -12,13 +12,13 @@ from pydantic.fields import FieldInfo
 from duomod.commands import COMMANDS, Command, PageSettings
 from duomod.config import PRESETS, TrainConfig, train_config
 from duomod.errors import InputError, nearest_name
-from duomod.experiments.executor import executor_names, load_executor
+from duomod.experiments.executor import EXECUTORS
 from duomod.experiments.settings import PipelineConfig
 from duomod.flags import Option, bounds_of, form_of, kind_of, options_of, without_none
-from duomod.methods.registry import load_method, method_names
+from duomod.methods.registry import METHODS
 from duomod.methods.settings import MethodConfig
 from duomod.sampling.transforms.base import Transform
-from duomod.sampling.transforms.registry import available_transforms, load_transform, transform_names
+from duomod.sampling.transforms.registry import TRANSFORMS
 from duomod.settings import models_in
 
 
@@ -58,13 +58,13 @@ def run_settings(settings: PageSettings) -> list[Section]:
                 "pipeline": [experiment_section(), *executor_sections()],
             }
             return [_of_command(command), *more.get(command.name, [])]
-    if settings.name in method_names():
+    if settings.name in METHODS.names():
         return [_of_method(settings.name)]
     if settings.name == "transforms":
-        return [_of_transforms(available_transforms())]
-    if settings.name in transform_names():
-        return [_of_transforms({settings.name: load_transform(settings.name)})]
-    known = [*(command.name for command in COMMANDS), *method_names(), "transforms", *transform_names()]
+        return [_of_transforms(TRANSFORMS.available())]
+    if settings.name in TRANSFORMS.names():
+        return [_of_transforms({settings.name: TRANSFORMS.load(settings.name)})]
+    known = [*(command.name for command in COMMANDS), *METHODS.names(), "transforms", *TRANSFORMS.names()]
     raise InputError(
         f"'{settings.name}' is no command, method or transform.{nearest_name(settings.name, known)}"
         " The lists: duomod --help, duomod methods, duomod settings transforms"
@@ -98,9 +98,9 @@ def experiment_section() -> Section:
 def executor_sections() -> list[Section]:
     """What an experiment's file can say of what runs its steps."""
     sections = []
-    for name in executor_names():
+    for name in EXECUTORS.names():
         about = f"In an experiment's file under executor:, beside name: {name}."
-        sections.append(Section(f"Executor {name}", about, tuple(_rows(load_executor(name).Config, {}))))
+        sections.append(Section(f"Executor {name}", about, tuple(_rows(EXECUTORS.load(name).Config, {}))))
     return sections
 
 
@@ -110,7 +110,7 @@ def _of_all_methods() -> Section:
 
 
 def _of_method(name: str) -> Section:
-    method = load_method(name)
+    method = METHODS.load(name)
     about = f"{method.info.title}: written as --method_set NAME=VALUE. Defaults are the paper's."
     return Section(f"Method {name}", about, _method_rows(method.Config))
 

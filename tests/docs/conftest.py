@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-
-from duomod.cli import main
+from command_line import duomod
 
 ORGANS = 15
 SPACING = (1.5, 1.5, 2.0)
@@ -38,12 +37,6 @@ def write_scans(folder: Path, cases: int, role: str, first: int) -> None:
             written = sitk.GetImageFromArray(array)
             written.SetSpacing(SPACING)
             sitk.WriteImage(written, target)
-
-
-def duomod(*arguments: str | Path) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == 0
 
 
 @pytest.fixture(scope="session")

@@ -190,11 +190,11 @@ class TestRunning:
 
 
 def test_an_executor_of_the_users_is_one_class_behind_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("mine", f"{__name__}:Mine", executor.ENTRY_POINT_GROUP)
-    broken = EntryPoint("broken", "no.such.module:Thing", executor.ENTRY_POINT_GROUP)
+    point = EntryPoint("mine", f"{__name__}:Mine", executor.EXECUTORS.group)
+    broken = EntryPoint("broken", "no.such.module:Thing", executor.EXECUTORS.group)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point, broken])
-    assert executor.executor_names() == ["broken", "local", "mine", "ray", "slurm"]
-    assert executor.load_executor("mine") is Mine
+    assert executor.EXECUTORS.names() == ["broken", "local", "mine", "ray", "slurm"]
+    assert executor.EXECUTORS.load("mine") is Mine
     with pytest.raises(InputError, match=r"executor .broken. from the .* no\.such\.module:Thing is broken"):
-        executor.load_executor("broken")
+        executor.EXECUTORS.load("broken")

@@ -16,7 +16,7 @@ from duomod.methods.catalog.facts import build, facts
 from duomod.methods.catalog.listing import listing
 from duomod.methods.catalog.measurements import Measurements, RelativeCost, stored_measurements
 from duomod.methods.catalog.page import method_page
-from duomod.methods.registry import builtin_names, method_names
+from duomod.methods.registry import METHODS, builtin_names
 
 SMALL = NetworkConfig(filters=4, levels=3, norm="instance")
 
@@ -34,7 +34,7 @@ def test_networks_in_words() -> None:
     assert rows == {"supervised": "VNet", "cps": "2 x VNet", "mean_teacher": "VNet + teacher"}
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", METHODS.names())
 def test_every_method_presents_itself(name: str) -> None:
     row = facts([name], SMALL, classes=4)[0]
     assert row.name == name
@@ -48,7 +48,7 @@ def test_every_method_presents_itself(name: str) -> None:
 
 
 def test_unknown_methods_are_named() -> None:
-    with pytest.raises(InputError, match="unknown model 'cpss'"):
+    with pytest.raises(InputError, match="unknown method 'cpss'"):
         facts(["cpss"])
 
 
@@ -71,13 +71,13 @@ def test_what_was_not_measured_is_left_open(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_listing_has_a_line_and_a_paper_for_every_method() -> None:
     shown = listing()
     lines = shown.as_text().splitlines()
-    for name in method_names():
+    for name in METHODS.names():
         line = next(line for line in lines if line.startswith(f"{name} "))
         assert load_summary(name) in line
         assert any(line.startswith(f"{name}: ") for line in lines)
     assert stored_measurements().conditions in shown.as_text()
     data = json.loads(json.dumps(shown.as_json()))
-    assert [row["name"] for row in data["methods"]] == method_names()
+    assert [row["name"] for row in data["methods"]] == METHODS.names()
 
 
 def load_summary(name: str) -> str:

@@ -22,7 +22,7 @@ from duomod.methods.conformance import (
     progress,
     step_loss,
 )
-from duomod.methods.registry import load_method, method_names
+from duomod.methods.registry import METHODS
 from duomod.sampling.settings import ViewConfig
 
 
@@ -30,23 +30,23 @@ def failures(results: list[Any]) -> list[str]:
     return [f"{r.rule}: {r.message}" for r in results if not r.passed]
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", METHODS.names())
 def test_method_conforms(name: str) -> None:
-    assert not failures(check_method(load_method(name)))
+    assert not failures(check_method(METHODS.load(name)))
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", METHODS.names())
 def test_method_runs_with_its_reference_preset(name: str) -> None:
-    cls = load_method(name)
+    cls = METHODS.load(name)
     config = cls.Config.preset("reference")
     assert not failures(check_method(cls, config, [finite_loss, predictor_works, no_synchronisation]))
 
 
 @pytest.mark.parametrize("rule", ["rlm", "dhc"])
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", METHODS.names())
 def test_class_weights_work_or_are_refused(name: str, rule: str) -> None:
     """No method takes the option and ignores it."""
-    cls = load_method(name)
+    cls = METHODS.load(name)
     plain = Subject(cls, cls.Config())
     weighted = Subject(cls, cls.Config.preset("default", {"class_weights": rule}))
     changed = None

@@ -10,14 +10,14 @@ import torch
 
 from duomod.losses.dice import dice_loss
 from duomod.methods.conformance import Subject, progress, step_loss
-from duomod.methods.registry import load_method
+from duomod.methods.registry import METHODS
 from duomod.methods.slcnet import SLCNet, SLCNetConfig
 from duomod.sampling.batch import Batch
 from duomod.sampling.views import with_views
 
 
 def subject(name: str, preset: Any = "default", **settings: Any) -> Subject:
-    cls = load_method(name)
+    cls = METHODS.load(name)
     return Subject(cls, cls.Config.preset(preset, settings))
 
 
@@ -90,7 +90,7 @@ class TestSKCDF:
 
     @pytest.mark.parametrize(("rarest", "expected"), [("present", [0.1, 1.0, 1.0]), ("any", [0.0, 0.0, 1.0])])
     def test_a_class_without_voxels(self, rarest: str, expected: list[float]) -> None:
-        cls = load_method("skcdf")
+        cls = METHODS.load("skcdf")
         counts = torch.tensor([1000.0, 100.0, 0.0])
         network = torch.nn.Identity()
         context = SimpleNamespace(num_classes=3, class_counts=counts, build_network=lambda *a, **k: network)

@@ -16,7 +16,7 @@ import pytest
 
 from duomod.config import PRESETS, TrainConfig, train_config
 from duomod.methods.base import MethodConfig
-from duomod.methods.registry import builtin_names, load_method
+from duomod.methods.registry import METHODS, builtin_names
 from duomod.sampling.transforms.base import Transform
 
 REPOSITORY = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def expected_tables(name: str) -> list[str]:
             for name, field in MethodConfig.model_fields.items()
         ]
         return [table(SETTINGS, shared), table(SETTINGS[:3], training_rows(PRESETS["reference"], ""))]
-    rows = method_rows(load_method(name).Config)
+    rows = method_rows(METHODS.load(name).Config)
     return [table(SETTINGS, rows)] if rows else []
 
 
@@ -113,13 +113,13 @@ def test_a_page_names_every_setting_with_its_values(name: str) -> None:
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_every_setting_has_a_meaning(name: str) -> None:
-    fields = load_method(name).Config.model_fields
+    fields = METHODS.load(name).Config.model_fields
     assert [setting for setting, field in fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_a_page_gives_equations_settings_and_the_paper(name: str) -> None:
-    text, info = page(name), load_method(name).info
+    text, info = page(name), METHODS.load(name).info
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert {"Settings", "Sources"} <= set(headings)
     assert {"Equations", "Loss"} & set(headings)
@@ -129,7 +129,7 @@ def test_a_page_gives_equations_settings_and_the_paper(name: str) -> None:
 
 def test_the_index_lists_all_methods() -> None:
     lines = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (.+) \|$", page("README"), re.MULTILINE)
-    assert lines == [(name, name, load_method(name).info.summary) for name in builtin_names()]
+    assert lines == [(name, name, METHODS.load(name).info.summary) for name in builtin_names()]
 
 
 def test_links_between_the_pages_lead_to_a_section() -> None:

@@ -111,10 +111,10 @@ def train(data: Path, run: Path, **options: object) -> Path:
 def test_a_separate_package_adds_a_method_that_conforms_and_trains(
     installed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "ict" not in registry.method_names()
+    assert "ict" not in registry.METHODS.names()
     monkeypatch.syspath_prepend(str(installed))
-    assert "ict" in registry.method_names()
-    assert not [r for r in check_method(registry.load_method("ict")) if not r.passed]
+    assert "ict" in registry.METHODS.names()
+    assert not [r for r in check_method(registry.METHODS.load("ict")) if not r.passed]
     best = train(data, tmp_path / "run", model="ict", method_settings={"spread": 0.5})
     predictor, info = load_predictor(best)
     assert info.method == "ict"
@@ -175,15 +175,15 @@ def test_a_broken_package_is_named_and_stops_nothing_else(
     broken_package(tmp_path, "wreck", module, target)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "wreck_module", raising=False)
-    found = registry.available_methods()
+    found = registry.METHODS.available()
     assert "wreck" not in found
     assert set(found) == set(registry.builtin_names())
     message = capsys.readouterr().err
     assert "wreck" in message
     assert reason in message
     with pytest.raises(InputError, match="wreck"):
-        registry.load_method("wreck")
-    assert registry.load_method("cps").info.title == "CPS"
+        registry.METHODS.load("wreck")
+    assert registry.METHODS.load("cps").info.title == "CPS"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,12 @@ def test_a_broken_package_is_named_and_stops_nothing_else(
         ("import no_such_library_at_all\n", "no_such_library_at_all"),
         ("def broken(:\n", "invalid syntax"),
         ("x = 1\n", "exactly one subclass of Method, found 0"),
+        (
+            "from duomod.methods.base import Method\nclass Mine(Method):\n    def forward(self, *step): ...\n",
+            "Mine lacks predictor, published_modules",
+        ),
     ],
-    ids=["missing library", "syntax error", "no method"],
+    ids=["missing library", "syntax error", "no method", "half a method"],
 )
 def test_a_broken_file_is_named(code: str, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
@@ -243,9 +247,9 @@ class TestNetworks:
 
     def test_a_package_adds_a_network(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lay_metadata(file.parent, "two_levels", "networks", "two_levels:TwoLevels")
-        assert "two_levels" not in networks.network_names()
+        assert "two_levels" not in networks.NETWORKS.names()
         monkeypatch.syspath_prepend(str(file.parent))
-        assert "two_levels" in networks.network_names()
+        assert "two_levels" in networks.NETWORKS.names()
         built = networks.build_network(NetworkConfig(name="two_levels", filters=4), 1, 3)
         assert built.description == "TwoLevels"
         sys.modules.pop("two_levels")
@@ -254,7 +258,7 @@ class TestNetworks:
         lay_metadata(tmp_path, "wreck", "networks", "no_such_module_at_all:Network")
         monkeypatch.syspath_prepend(str(tmp_path))
         with pytest.raises(InputError, match="network 'wreck' from the package entry point"):
-            networks.load_network("wreck")
+            networks.NETWORKS.load("wreck")
 
     def test_a_file_with_neither_is_named(self, data: Path, tmp_path: Path) -> None:
         file = tmp_path / "neither.py"

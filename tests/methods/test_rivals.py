@@ -13,7 +13,7 @@ from duomod.losses.dice import dice_ce
 from duomod.methods.base import Batch, Method, Progress, describe_networks
 from duomod.methods.bcp import BCP
 from duomod.methods.conformance import Subject, progress, step_loss
-from duomod.methods.registry import load_method, method_names
+from duomod.methods.registry import METHODS
 from duomod.methods.shared.mixing import to_cubes
 from duomod.methods.urpc import _rectified
 from duomod.networks.base import Network
@@ -23,7 +23,7 @@ from duomod.sampling.views import with_views
 
 
 def subject(name: str, **settings: Any) -> Subject:
-    cls = load_method(name)
+    cls = METHODS.load(name)
     return Subject(cls, cls.Config.preset("default", settings))
 
 
@@ -33,8 +33,8 @@ def parts(method: Method, batch: Batch, step: int = 50) -> dict[str, float]:
 
 
 def test_only_the_upper_bound_uses_all_labels() -> None:
-    assert load_method("upper_bound").uses_all_labels
-    assert not load_method("supervised").uses_all_labels
+    assert METHODS.load("upper_bound").uses_all_labels
+    assert not METHODS.load("supervised").uses_all_labels
     plain, bound = subject("supervised"), subject("upper_bound")
     assert step_loss(plain.build(), plain.batch(), 0) == step_loss(bound.build(), bound.batch(), 0)
 
@@ -205,7 +205,7 @@ class TestMagicNet:
 
 
 @pytest.mark.parametrize("network", ["unet", "resunet", "segresnet"])
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", METHODS.names())
 def test_other_networks_work(name: str, network: str) -> None:
     task = subject(name)
     method = task.build(kind=network)
@@ -243,7 +243,7 @@ class TestSimiSAndCReST:
 
     @pytest.mark.parametrize("name", ["simis", "crest"])
     def test_reference_weights_follow_each_network_s_predictions(self, name: str) -> None:
-        cls = load_method(name)
+        cls = METHODS.load(name)
         task = Subject(cls, cls.Config.preset("reference"))
         method = task.build()
         before = {key: method.state_dict()[key].clone() for key in ("weights_a", "weights_b")}

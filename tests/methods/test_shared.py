@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from duomod.losses.class_weights import distribution_weights, rlm_weights
 from duomod.losses.running_weights import INTERVAL, MOMENTUM, ClassWeights, follow_predictions
 from duomod.methods.conformance import Subject, progress
-from duomod.methods.registry import load_method
+from duomod.methods.registry import METHODS
 from duomod.methods.shared.components import remove_small_components
 from duomod.methods.shared.mixing import cube_grid, exchange, from_cubes, random_boxes, to_cubes
 from duomod.methods.shared.noise import clipped_gaussian
@@ -195,7 +195,7 @@ class TestClassWeights:
         assert torch.equal(weights.distribution, self.start)
 
     def test_are_saved_with_the_method(self) -> None:
-        cls = load_method("mean_teacher")
+        cls = METHODS.load("mean_teacher")
         subject = Subject(cls, cls.Config.preset("default", {"class_weights": "rlm"}))
         method = subject.build()
         before = method.state_dict()["imbalance.distribution"].clone()
@@ -203,6 +203,6 @@ class TestClassWeights:
         assert not torch.equal(method.state_dict()["imbalance.distribution"], before)
 
     def test_off_leaves_no_trace(self) -> None:
-        method = Subject(load_method("cps"), load_method("cps").Config()).build()
+        method = Subject(METHODS.load("cps"), METHODS.load("cps").Config()).build()
         assert not [key for key in method.state_dict() if "imbalance" in key]
         assert method.imbalance is None

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from duomod.methods.base import Progress
 from duomod.methods.conformance import Subject, progress
 from duomod.methods.dycon import focal_contrast, uncertainty_consistency
-from duomod.methods.registry import load_method
+from duomod.methods.registry import METHODS
 
 
 def subject(name: str, preset: Any = "default", **settings: Any) -> Subject:
-    cls = load_method(name)
+    cls = METHODS.load(name)
     return Subject(cls, cls.Config.preset(preset, settings))
 
 
@@ -113,7 +113,7 @@ class Single(Subject):
     """DyCON whose labels and teacher know nothing but background."""
 
     def __init__(self) -> None:
-        cls = load_method("dycon")
+        cls = METHODS.load("dycon")
         super().__init__(cls, cls.Config(noise=0.0))
 
     def build(self, classes: int = 4, seed: int = 0) -> Any:

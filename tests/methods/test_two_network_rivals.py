@@ -15,13 +15,13 @@ from duomod.methods.adsh import AdaptiveThresholds, AdshConfig
 from duomod.methods.base import MethodConfig, Progress
 from duomod.methods.cld import CLDConfig, ConfidenceBank
 from duomod.methods.conformance import Subject, progress, step_loss
-from duomod.methods.registry import load_method
+from duomod.methods.registry import METHODS
 
 NAMES = ["dhc", "cld", "adsh", "dst", "dmd", "galoss", "fcc", "duomodnet_ce", "duomodnet_rlm"]
 
 
 def subject(name: str, preset: Any = "default", **settings: Any) -> Subject:
-    cls = load_method(name)
+    cls = METHODS.load(name)
     return Subject(cls, cls.Config.preset(preset, settings))
 
 
@@ -184,7 +184,7 @@ class TestAblations:
 
     @pytest.mark.parametrize("preset", ["default", "reference"])
     def test_the_rest_is_duomodnet(self, preset: Any) -> None:
-        whole: MethodConfig = load_method("duomodnet").Config.preset(preset)
+        whole: MethodConfig = METHODS.load("duomodnet").Config.preset(preset)
         for name, differs in (("duomodnet_ce", {"rlm", "rlm_floor"}), ("duomodnet_rlm", {"direction"})):
-            own = load_method(name).Config.preset(preset).model_dump()
+            own = METHODS.load(name).Config.preset(preset).model_dump()
             assert {key for key, value in whole.model_dump().items() if own[key] != value} <= differs

@@ -13,18 +13,18 @@ from duomod.config import NetworkConfig
 from duomod.conformance import Result
 from duomod.networks.base import Network
 from duomod.networks.conformance import RULES, any_size, check_network
-from duomod.networks.registry import load_network, network_names
+from duomod.networks.registry import NETWORKS
 
 
 def failures(results: Sequence[Result]) -> list[str]:
     return [f"{r.rule}: {r.message}" for r in results if not r.passed]
 
 
-@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("name", NETWORKS.names())
 def test_network_conforms(name: str) -> None:
     if name == "swinunetr":
         pytest.importorskip("einops", reason="SwinUNETR needs einops")
-    assert not failures(check_network(load_network(name), name))
+    assert not failures(check_network(NETWORKS.load(name), name))
 
 
 class Sound(Network):

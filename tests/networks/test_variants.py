@@ -15,7 +15,7 @@ from duomod.networks.builder import NetworkBuilder
 from duomod.networks.channel_attention import AttentionBlock, ChannelAttention
 from duomod.networks.decoupled import DecoupledNetwork, reversal_strength, reverse_gradient
 from duomod.networks.projected import ProjectedNetwork
-from duomod.networks.registry import build_network, network_names
+from duomod.networks.registry import NETWORKS, build_network
 from duomod.networks.two_paths import TwoPathNetwork
 from duomod.networks.vnet import VNet
 from duomod.networks.vnet_published import VNetDecoupled, VNetDyCON, published_as_vnet, settings_from_state
@@ -36,7 +36,7 @@ def tiny(name: str, form: type[Network] = Network, classes: int = 5, **settings:
 
 def test_published_parameter_counts() -> None:
     with torch.device("meta"):
-        dst, dycon = VNetDecoupled(), VNetDyCON()
+        dst, dycon = VNetDecoupled(NetworkConfig(), 1, 16), VNetDyCON(NetworkConfig(), 1, 16)
         skcdf: Any = build_network(NetworkConfig(), 1, 16, TwoPathNetwork)
     assert count(dst) == 54_343_984
     assert [count(d) for d in (dst.decoder, dst.decoder_pseudo, dst.decoder_worst)] == [8_282_896] * 3
@@ -50,7 +50,7 @@ def test_published_parameter_counts() -> None:
 
 def test_embeddings_of_a_full_patch() -> None:
     with torch.device("meta"):
-        logits, features = VNetDyCON().embed(torch.empty(2, 1, 64, 128, 128))
+        logits, features = VNetDyCON(NetworkConfig(), 1, 16).embed(torch.empty(2, 1, 64, 128, 128))
     assert logits.shape == (2, 16, 64, 128, 128)
     assert features.shape == (2, 256, 8, 16, 16)
 
@@ -170,7 +170,7 @@ def test_labelled_path_crosses_but_sends_no_gradient_into_unlabelled_patches(lab
 
 
 def test_user_networks() -> None:
-    assert {"resunet", "segresnet", "swinunetr", "vnet"} <= set(network_names())
+    assert {"resunet", "segresnet", "swinunetr", "vnet"} <= set(NETWORKS.names())
     with pytest.raises(InputError, match="segresnet"):
         tiny("segresnett")
 

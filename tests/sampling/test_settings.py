@@ -20,9 +20,8 @@ from duomod.config import AugmentConfig, TrainConfig, train_config
 from duomod.errors import InputError
 from duomod.option_values import assignments
 from duomod.sampling.settings import TransformList
-from duomod.sampling.transforms import registry
 from duomod.sampling.transforms.base import PatchInfo
-from duomod.sampling.transforms.registry import available_transforms, builtin_names, load_transform
+from duomod.sampling.transforms.registry import TRANSFORMS, builtin_names
 from duomod.seeding import generator
 from duomod.settings_page import run_settings
 
@@ -197,10 +196,10 @@ class TestEntryPoints:
         (tmp_path / "duomod_broken.py").write_text("import no_such_package\n")
         monkeypatch.syspath_prepend(tmp_path)
         points = [
-            EntryPoint("invert", "duomod_mine:Invert", registry.ENTRY_POINT_GROUP),
-            EntryPoint("broken", "duomod_broken:Broken", registry.ENTRY_POINT_GROUP),
-            EntryPoint("number", "math:pi", registry.ENTRY_POINT_GROUP),
-            EntryPoint("misnamed", "duomod_mine:Invert", registry.ENTRY_POINT_GROUP),
+            EntryPoint("invert", "duomod_mine:Invert", TRANSFORMS.group),
+            EntryPoint("broken", "duomod_broken:Broken", TRANSFORMS.group),
+            EntryPoint("number", "math:pi", TRANSFORMS.group),
+            EntryPoint("misnamed", "duomod_mine:Invert", TRANSFORMS.group),
         ]
         monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
         yield
@@ -212,7 +211,7 @@ class TestEntryPoints:
         assert one(config, "invert")["probability"] == 0.2
 
     def test_a_broken_one_is_reported_by_name_and_stops_nothing_else(self, capsys: pytest.CaptureFixture[str]) -> None:
-        found = available_transforms()
+        found = TRANSFORMS.available()
         assert {"invert", "affine", "gamma"} <= set(found)
         assert not {"broken", "number", "misnamed"} & set(found)
         said = "".join(capsys.readouterr())
@@ -240,7 +239,7 @@ class TestEntryPoints:
     )
     def test_naming_a_broken_one_says_what_is_wrong(self, name: str, words: str) -> None:
         with pytest.raises(InputError) as caught:
-            load_transform(name)
+            TRANSFORMS.load(name)
         assert words in str(caught.value)
         with pytest.raises(InputError, match=name):
             train_config("default", {"augment": [name]})
@@ -256,7 +255,7 @@ class TestPage:
         assert len(rows) >= 10
         assert set(rows) <= set(builtin_names())
         for name, row in rows.items():
-            parameters = [key for key in load_transform(name).model_fields if key not in ("name", "probability")]
+            parameters = [key for key in TRANSFORMS.load(name).model_fields if key not in ("name", "probability")]
             assert re.findall(r"`(\w+)` \(", row) == parameters
 
     def test_its_list_is_read(self) -> None:

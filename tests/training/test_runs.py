@@ -288,7 +288,7 @@ class TestWrongUse:
             train(data, run)
 
     def test_an_unknown_model_gets_a_suggestion(self, data: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"unknown model 'duomodnt'.*Did you mean 'duomodnet'"):
+        with pytest.raises(InputError, match=r"unknown method 'duomodnt'.*Did you mean 'duomodnet'"):
             train(data, tmp_path / "run", "duomodnt")
         assert not (tmp_path / "run").exists()
 

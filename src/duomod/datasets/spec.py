@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from duomod.datasets.case_names import case_id
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError, nearest_name, unknown_name
 from duomod.settings import checked
 
 Modality = Literal["CT", "MR"]
@@ -163,10 +163,7 @@ def load_spec(name_or_path: str) -> DatasetSpec:
         except OSError as error:
             raise InputError(f"{name_or_path}: cannot read the data set description ({error.strerror})") from None
     else:
-        raise InputError(
-            f"unknown data set '{name_or_path}'.{nearest_name(name_or_path, builtin_names())}"
-            f" Known: {', '.join(builtin_names())}; or give the path of a YAML file."
-        )
+        raise InputError(f"{unknown_name('data set', name_or_path, builtin_names())}; or give the path of a YAML file")
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

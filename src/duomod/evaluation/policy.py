@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError, unknown_name
 
 
 class OrganStatus(StrEnum):
@@ -98,7 +98,5 @@ def get_policy(name: str) -> EmptyPolicy:
         InputError: there is no policy of that name; the nearest one is suggested.
     """
     if name not in POLICIES:
-        raise InputError(
-            f"unknown empty-class policy '{name}'.{nearest_name(name, POLICIES)} Known: {', '.join(POLICIES)}."
-        )
+        raise InputError(unknown_name("empty-class policy", name, POLICIES))
     return POLICIES[name]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from duomod.errors import InputError, nearest_name
 from duomod.experiments.records import Records
 from duomod.experiments.steps import Step
-from duomod.plugins import from_entry_point, known_names, only_class
+from duomod.plugins import Kind, files_in, only_class
 from duomod.settings import Settings, checked
 
-ENTRY_POINT_GROUP = "duomod.executors"
 _FOLDER = "executors"
 
 
@@ -69,28 +66,15 @@ class Executor(ABC):
         """End everything that runs or waits; a training saves its state. Leaves no process behind. May be repeated."""
 
 
-def executor_names() -> list[str]:
-    """Names of all executors, built in and from installed packages."""
-    return known_names(_builtin(), ENTRY_POINT_GROUP)
-
-
 def _builtin() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / _FOLDER)])]
+    return files_in(Path(__file__).parent / _FOLDER)
 
 
-def load_executor(name: str) -> type[Executor]:
-    """Return the class of an executor.
+def _load_builtin(name: str) -> type[Executor]:
+    return only_class(importlib.import_module(f"{__package__}.{_FOLDER}.{name}"), Executor, name)
 
-    Raises:
-        InputError: unknown name (the nearest one is suggested), or one that cannot be imported.
-    """
-    if name in _builtin():
-        return only_class(importlib.import_module(f"{__package__}.{_FOLDER}.{name}"), Executor, name)
-    found = from_entry_point(ENTRY_POINT_GROUP, name, Executor, "executor")
-    if found is not None:
-        return found
-    known = executor_names()
-    raise InputError(f"unknown executor '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
+
+EXECUTORS: Kind[Executor] = Kind("executor", "duomod.executors", lambda: Executor, _builtin, _load_builtin)
 
 
 def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], Settings]:
@@ -102,5 +86,5 @@ def executor_settings(given: Mapping[str, Any]) -> tuple[type[Executor], Setting
     Raises:
         InputError: unknown executor, or lists every wrong setting.
     """
-    cls = load_executor(str(given["name"]))
+    cls = EXECUTORS.load(str(given["name"]))
     return cls, checked(cls.Config, {k: v for k, v in given.items() if k != "name"}, source="executor: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic
 
@@ -84,7 +85,7 @@ class MethodInfo:
 ConfigT = TypeVar("ConfigT", bound=MethodConfig, default=MethodConfig, covariant=True)
 
 
-class Method(nn.Module, Generic[ConfigT]):
+class Method(nn.Module, ABC, Generic[ConfigT]):
     """Base of all methods. State lives in sub-modules and buffers, so saving and resuming need no code.
 
     A method with settings of its own names their class twice: ``class Mine(Method[MineConfig])`` for whoever reads
@@ -113,9 +114,9 @@ class Method(nn.Module, Generic[ConfigT]):
             self.imbalance = ClassWeights(config.class_weights, context.class_distribution())
             self.register_forward_pre_hook(self._follow_predictions, with_kwargs=True)
 
+    @abstractmethod
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """One step's loss."""
-        raise NotImplementedError
 
     @classmethod
     def view_settings(cls, config: MethodConfig) -> dict[str, ViewConfig]:
@@ -125,13 +126,13 @@ class Method(nn.Module, Generic[ConfigT]):
     def after_step(self, progress: Progress) -> None:
         """Called after the optimizer's step: EMA and the like."""
 
+    @abstractmethod
     def predictor(self) -> nn.Module:
         """What inference needs: a module that maps images (B, in_channels, D, H, W) to logits (B, C, D, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def published_modules(self) -> dict[str, nn.Module]:
         """Networks by the key under which published checkpoints hold them (``A``, ``B``, ``model``, ``ema_model``)."""
-        raise NotImplementedError
 
     def parameter_groups(self, optim: Any) -> list[dict[str, Any]]:
         """Optimizer groups; ``optim`` is the training's optimizer settings. By default one with all that is trained."""

@@ -6,7 +6,6 @@ be trained, resumed, validated and used for prediction by the rest of the packag
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,10 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from duomod.config import NetworkConfig
-from duomod.conformance import ConformanceError, Result, check_rules, demand, first_of
+from duomod.conformance import ConformanceError, Result, check_rules, demand, first_of, reload_into
 from duomod.losses.running_weights import evaluating
 from duomod.methods.base import Batch, Method, MethodConfig, MethodContext, Progress
-from duomod.methods.registry import load_method, load_plugin
+from duomod.methods.registry import METHODS, load_plugin
 from duomod.methods.settings import CheckMethodSettings
 from duomod.networks.builder import NetworkBuilder
 from duomod.sampling.batch import View
@@ -157,14 +156,8 @@ def state_survives(subject: Subject) -> None:
     batch, steps = subject.batch(), (48, 49, 50, 51)
     uninterrupted = subject.build()
     _train(uninterrupted, batch, steps[:2], 0.01)
-    file = io.BytesIO()
-    torch.save(uninterrupted.state_dict(), file)
-    file.seek(0)
     resumed = subject.build(seed=1)
-    try:
-        resumed.load_state_dict(torch.load(file, weights_only=True))
-    except Exception as error:
-        raise ConformanceError(f"the state does not load into a fresh method: {error}") from error
+    reload_into(resumed, uninterrupted.state_dict())
     for step in steps[2:]:
         first, second = (step_loss(m, batch, step, seed=step) for m in (uninterrupted, resumed))
         demand(
@@ -358,4 +351,4 @@ def run_check_method(settings: CheckMethodSettings) -> list[Result]:
     """
     name = settings.name or ""
     plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
-    return check_method(load_plugin(plugin) if plugin else load_method(name))
+    return check_method(load_plugin(plugin) if plugin else METHODS.load(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -131,9 +132,9 @@ class RebalancedCPS(TwoNetworks[RebalancedT]):
         self.register_buffer("weights_a", initial)
         self.register_buffer("weights_b", initial.clone())
 
+    @abstractmethod
     def class_weights(self, counts: Tensor) -> Tensor:
         """(C,) weights from (C,) voxel counts."""
-        raise NotImplementedError
 
     def initial_weights(self, counts: Tensor) -> Tensor:
         """Weights at the start, from the labelled volumes."""

@@ -5,7 +5,6 @@ A network that passes can be trained, saved, validated and used for prediction w
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 
 from duomod.config import NetworkConfig
-from duomod.conformance import ConformanceError, Result, check_rules, demand, first_of
+from duomod.conformance import Result, check_rules, demand, first_of, reload_into
 from duomod.networks.base import Network, crop, pad_to_stride
-from duomod.networks.registry import build_network, load_network, only_network
+from duomod.networks.registry import NETWORKS, build_network, only_network
 from duomod.networks.settings import CheckNetworkSettings
 from duomod.networks.shallow_bf16 import guard_shallow_convolutions
 
@@ -166,14 +165,8 @@ def state_survives(subject: Subject) -> None:
     """Saved and loaded into a network of other weights, it gives the same logits bit for bit."""
     network, image = subject.build(), _image(SIZES[1])
     network(_image((24, 24, 24), patches=2))  # moves running statistics, where there are some
-    file = io.BytesIO()
-    torch.save(network.state_dict(), file)
-    file.seek(0)
     loaded = subject.build(seed=1)
-    try:
-        loaded.load_state_dict(torch.load(file, weights_only=True))
-    except Exception as error:
-        raise ConformanceError(f"the state does not load into a fresh network: {error}") from error
+    reload_into(loaded, network.state_dict())
     demand(
         torch.equal(network.eval()(image), loaded.eval()(image)),
         "after save and load the logits differ: state outside parameters and buffers",
@@ -204,7 +197,7 @@ def run_check_network(settings: CheckNetworkSettings) -> list[Result]:
     """
     name = settings.name or ""
     plugin = settings.plugin or (Path(name) if name.endswith(".py") else None)
-    return check_network(only_network(plugin)) if plugin else check_network(load_network(name), name)
+    return check_network(only_network(plugin)) if plugin else check_network(NETWORKS.load(name), name)
 
 
 def check_network(kind: type[Network], name: str | None = None, rules: Sequence[Rule] = RULES) -> list[Result]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,15 +10,13 @@ from pathlib import Path
 import torch
 
 from duomod.config import NetworkConfig
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError
 from duomod.networks.base import Network, NotOfferedError, Parts
 from duomod.networks.decoupled import DecoupledNetwork
 from duomod.networks.projected import ProjectedNetwork
 from duomod.networks.vnet import VNet
 from duomod.networks.vnet_published import VNetDecoupled, VNetDyCON
-from duomod.plugins import from_entry_point, known_names, load_file, only_class, own_classes
-
-ENTRY_POINT_GROUP = "duomod.networks"
+from duomod.plugins import Kind, files_in, load_file, only_class, own_classes
 
 #: Forms of the V-Net whose weights are published.
 _PUBLISHED: Mapping[type[Network], type[Network]] = {DecoupledNetwork: VNetDecoupled, ProjectedNetwork: VNetDyCON}
@@ -28,29 +25,13 @@ _PUBLISHED: Mapping[type[Network], type[Network]] = {DecoupledNetwork: VNetDecou
 @cache
 def _builtin() -> dict[str, type[Network]]:
     folder = Path(__file__).parent
-    modules = [importlib.import_module(f"duomod.networks.{m.name}") for m in pkgutil.iter_modules([str(folder)])]
+    modules = [importlib.import_module(f"duomod.networks.{name}") for name in files_in(folder)]
     kinds = [kind for module in modules for kind in own_classes(module, Network) if "name" in vars(kind)]
     return {kind.name: kind for kind in kinds}
 
 
-def network_names() -> list[str]:
-    """Names that ``--network`` accepts: built in, and from installed packages."""
-    return known_names(_builtin(), ENTRY_POINT_GROUP)
-
-
-def load_network(name: str) -> type[Network]:
-    """Return the class of a network.
-
-    Raises:
-        InputError: there is no network of that name (the nearest one is suggested), or a plug-in cannot be imported.
-    """
-    if name in _builtin():
-        return _builtin()[name]
-    found = from_entry_point(ENTRY_POINT_GROUP, name, Network, "network")
-    if found is not None:
-        return found
-    known = network_names()
-    raise InputError(f"unknown network '{name}'.{nearest_name(name, known)} Known: {', '.join(known)}")
+#: Names that ``--network`` accepts.
+NETWORKS: Kind[Network] = Kind("network", "duomod.networks", lambda: Network, _builtin, lambda name: _builtin()[name])
 
 
 def only_network(path: Path) -> type[Network]:
@@ -86,7 +67,7 @@ def build_network(
     Raises:
         InputError: there is no network of that name, or it does not have what the form needs.
     """
-    kind = kind or load_network(config.name)
+    kind = kind or NETWORKS.load(config.name)
     try:
         network = _assembled(form, Parts(kind, config, in_channels, num_classes))
     except NotOfferedError:

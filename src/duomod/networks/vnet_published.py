@@ -6,34 +6,26 @@ Published checkpoints say nothing of their network but its weights; here it is r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 from torch import Tensor, nn
 
+from duomod.config import NetworkConfig
 from duomod.networks.base import Network, Parts
 from duomod.networks.decoupled import DecoupledNetwork
 from duomod.networks.projected import ProjectedNetwork
-from duomod.networks.u_shaped import Norm, UShapedNetwork
-from duomod.networks.vnet import VNet, VNetDecoder, VNetEncoder
+from duomod.networks.vnet import VNet, VNetEncoder
 
 
-class VNetDecoupled(VNetEncoder, UShapedNetwork, DecoupledNetwork):
-    """V-Net with three decoders (54,343,984 parameters with 32 filters and 16 classes); arguments as the V-Net's.
+class VNetDecoupled(VNetEncoder, DecoupledNetwork):
+    """V-Net with three decoders (54,343,984 parameters with 32 filters and 16 classes).
 
     The keys are ``block_one...``, ``decoder.``, ``decoder_pseudo.``, ``decoder_worst.``.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 16,
-        filters: int = 32,
-        norm: Norm = "batch",
-        dropout_bottleneck: float = 0.5,
-        dropout_last: float = 0.5,
-        levels: int = 5,
-    ) -> None:
-        super().__init__(in_channels, filters, norm, dropout_bottleneck, levels)
-        self.add_decoders(lambda: VNetDecoder.alone(filters, norm, dropout_last, levels), num_classes)
+    def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, config.filters, config.norm, config.dropout_bottleneck, config.levels)
+        self.add_decoders(lambda: VNet.decoder_alone(config), num_classes)
 
     @property
     def description(self) -> str:
@@ -48,23 +40,19 @@ class VNetDyCON(VNet, ProjectedNetwork):
     """V-Net with two heads and a projection (61,249,056 parameters with 32 filters and 16 classes).
 
     ``out_conv`` is the head of a signed distance map, which nothing supervises: it is not trained. The
-    segmentation head is ``out_conv2``. Arguments as the V-Net's; the pyramid's dropout is the bottleneck's.
+    segmentation head is ``out_conv2``. The pyramid's dropout is the bottleneck's.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 16,
-        filters: int = 32,
-        norm: Norm = "batch",
-        dropout_bottleneck: float = 0.5,
-        dropout_last: float = 0.5,
-        levels: int = 5,
-    ) -> None:
-        super().__init__(in_channels, num_classes, filters, norm, dropout_bottleneck, dropout_last, levels)
+    def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:
+        dropouts = config.dropout_bottleneck, config.dropout_last
+        super().__init__(in_channels, num_classes, config.filters, config.norm, *dropouts, config.levels)
         self.out_conv.requires_grad_(False)
-        self.out_conv2 = nn.Conv3d(filters, num_classes, 1)
-        self.add_projection(norm, dropout_bottleneck)
+        self.out_conv2 = nn.Conv3d(config.filters, num_classes, 1)
+        self.add_projection(config.norm, config.dropout_bottleneck)
+
+    @classmethod
+    def from_config(cls, config: NetworkConfig, in_channels: int, num_classes: int) -> Self:
+        return cls(config, in_channels, num_classes)
 
     @property
     def description(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from duomod.errors import nearest_name
 from duomod.sampling.transforms.base import Transform
-from duomod.sampling.transforms.registry import transform_names
+from duomod.sampling.transforms.registry import TRANSFORMS
 
 #: The settings of version 0.1 that changed the affine transform: name there, name here.
 _AFFINE = {"rotate_degrees": "rotate_degrees", "scale": "scale", "affine_probability": "probability"}
@@ -37,7 +37,7 @@ def changed_list(base: object, changes: Mapping[str, Any], fields: Sequence[str]
     """
     if not isinstance(base, Sequence) or isinstance(base, str):
         raise ValueError("transforms: must be a list")
-    known = [*fields, *_FLAT, *transform_names()]
+    known = [*fields, *_FLAT, *TRANSFORMS.names()]
     unknown = [key for key in changes if key not in known]
     if unknown:
         raise ValueError(

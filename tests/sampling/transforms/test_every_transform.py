@@ -12,7 +12,7 @@ import torch
 from duomod.sampling.augment import apply, draw, own_generators
 from duomod.sampling.settings import TransformList, ViewConfig
 from duomod.sampling.transforms.base import Change, IntensityChange, PatchInfo, SpatialChange, Transform
-from duomod.sampling.transforms.registry import builtin_names, load_transform
+from duomod.sampling.transforms.registry import TRANSFORMS, builtin_names
 from duomod.seeding import generator
 
 NAMES = builtin_names()
@@ -20,7 +20,7 @@ INFO = PatchInfo(channels=2, sided_pairs=((1, 2),))
 
 
 def always(name: str, **parameters: Any) -> Transform:
-    return load_transform(name)(name=name, probability=1.0, **parameters)
+    return TRANSFORMS.load(name)(name=name, probability=1.0, **parameters)
 
 
 def patch(channels: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,7 +82,7 @@ class TestEveryTransform:
     def test_a_spatial_change_moves_all_channels_alike_and_an_intensity_change_no_label(self, name: str) -> None:
         image, label = patch()
         drawn = change(name)
-        assert load_transform(name).known_geometry == isinstance(drawn, SpatialChange | IntensityChange)
+        assert TRANSFORMS.load(name).known_geometry == isinstance(drawn, SpatialChange | IntensityChange)
         if isinstance(drawn, SpatialChange):
             twin, _ = drawn.apply(image[:1].expand(2, -1, -1, -1), None)
             assert torch.equal(twin[0], twin[1])
@@ -101,7 +101,7 @@ class TestEveryTransform:
             assert 0 <= changed.min() <= changed.max() <= 1
 
     def test_probability_zero_never_draws_and_a_half_does_half_the_time(self, name: str) -> None:
-        never, half = (load_transform(name)(name=name, probability=p) for p in (0.0, 0.5))
+        never, half = (TRANSFORMS.load(name)(name=name, probability=p) for p in (0.0, 0.5))
         assert not any(draw([never], own_generators(0, "test", step, 0), INFO) for step in range(20))
         assert 70 <= sum(bool(draw([half], own_generators(0, "test", step, 0), INFO)) for step in range(200)) <= 130
 
@@ -120,7 +120,7 @@ class TestEveryTransform:
         assert TransformList.model_validate(written) == config
 
     def test_each_parameter_says_what_it_means(self, name: str) -> None:
-        cls = load_transform(name)
+        cls = TRANSFORMS.load(name)
         assert cls.__doc__
         assert all(field.description for key, field in cls.model_fields.items() if key != "name")
 

@@ -16,7 +16,7 @@ from duomod.datasets.phantom.drawing import draw_organs, draw_trunk
 from duomod.datasets.phantom.settings import Preset
 from duomod.datasets.phantom.shapes import Array, Canvas, Labels, Points, smooth_field
 from duomod.datasets.spec import DatasetSpec, load_spec
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError, unknown_name
 
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
@@ -170,7 +170,7 @@ def scanner_of(preset: str) -> Scanner:
     """
     if preset in PRESETS:
         return SCANNERS[preset]
-    raise InputError(f"unknown phantom preset '{preset}'.{nearest_name(preset, PRESETS)} Known: {', '.join(PRESETS)}.")
+    raise InputError(unknown_name("phantom preset", preset, PRESETS))
 
 
 def _field_of_view(

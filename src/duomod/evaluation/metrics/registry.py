@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError, unknown_name
 from duomod.evaluation.metrics.base import Measure, Metric, Pair
 
 _NOT_METRICS = {"base", "registry", "surfaces"}
@@ -55,15 +55,9 @@ def select_metrics(names: Sequence[str], asd: str = "assd") -> list[Metric]:
     Raises:
         InputError: lists every unknown name; no metric is given twice.
     """
-    problems = [
-        f"unknown metric '{name}'.{nearest_name(name, METRICS)} Known: {', '.join(METRICS)}."
-        for name in names
-        if name not in METRICS
-    ]
+    problems = [unknown_name("metric", name, METRICS) for name in names if name not in METRICS]
     if asd not in ASD_VARIANTS:
-        problems.append(
-            f"unknown ASD variant '{asd}'.{nearest_name(asd, ASD_VARIANTS)} Known: {', '.join(ASD_VARIANTS)}."
-        )
+        problems.append(unknown_name("ASD variant", asd, ASD_VARIANTS))
     if not names:
         problems.append(f"no metric chosen; known: {', '.join(METRICS)}")
     if problems:

@@ -10,7 +10,7 @@ import torch
 from duomod.config import NetworkConfig
 from duomod.methods.base import Method, MethodContext, describe_networks
 from duomod.methods.catalog.measurements import stored_measurements
-from duomod.methods.registry import load_method
+from duomod.methods.registry import METHODS
 from duomod.networks.builder import NetworkBuilder
 
 
@@ -36,7 +36,7 @@ class MethodFacts:
 
 def build(name: str, network: NetworkConfig, classes: int) -> Method:
     """A method with fresh weights, on the current default device."""
-    cls = load_method(name)
+    cls = METHODS.load(name)
     builder = NetworkBuilder(network, 1, classes)
     return cls(cls.Config.preset("default"), MethodContext(classes, torch.ones(classes, dtype=torch.float64), builder))
 

@@ -8,7 +8,7 @@ from typing import Any
 from duomod.methods.catalog.facts import MethodFacts, facts
 from duomod.methods.catalog.measurements import BASELINE, stored_measurements
 from duomod.methods.catalog.page import MethodPage, method_page
-from duomod.methods.registry import available_methods
+from duomod.methods.registry import METHODS
 from duomod.methods.settings import MethodsSettings
 
 
@@ -34,7 +34,7 @@ class Listing:
 
 def listing() -> Listing:
     """Facts of all methods; a broken plug-in is reported by name and left out."""
-    return Listing(facts(sorted(available_methods())), stored_measurements().conditions)
+    return Listing(facts(sorted(METHODS.available())), stored_measurements().conditions)
 
 
 def _numbers(row: MethodFacts) -> list[str]:

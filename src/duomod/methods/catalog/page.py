@@ -9,7 +9,7 @@ from typing import Any
 
 from duomod.methods.catalog.facts import MethodFacts, facts
 from duomod.methods.catalog.measurements import BASELINE, stored_measurements
-from duomod.methods.registry import builtin_names, load_method
+from duomod.methods.registry import METHODS, builtin_names
 
 _WIDTH = 110
 _SYMBOLS = (
@@ -79,7 +79,7 @@ def method_page(name: str) -> MethodPage:
     Raises:
         InputError: unknown method (the nearest is suggested), or a plug-in that cannot be imported.
     """
-    method = load_method(name)
+    method = METHODS.load(name)
     text = (inspect.getdoc(method) or "").strip()
     page = f"docs/methods/{name}.md" if name in builtin_names() else None
     paragraphs = [each for each in text.split("\n\n") if page is None or not each.startswith(f"See {page}")]

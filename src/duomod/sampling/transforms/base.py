@@ -6,6 +6,7 @@ Nothing here loads torch: lists of transforms are part of the settings, which ar
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,9 +33,10 @@ class PatchInfo:
     sided_pairs: Pairs = ()
 
 
-class Change:
+class Change(ABC):
     """What a transform drew for one patch: a frozen dataclass that holds all it needs to be applied."""
 
+    @abstractmethod
     def apply(self, image: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the changed patch; the input stays as it is.
 
@@ -42,15 +44,14 @@ class Change:
             image: (C, D, H, W) float32.
             label: (D, H, W) int64, or None for an unlabelled patch.
         """
-        raise NotImplementedError
 
 
 class IntensityChange(Change):
     """Leaves every voxel in its place."""
 
+    @abstractmethod
     def change(self, image: Tensor) -> Tensor:
         """Return the changed image (C, D, H, W)."""
-        raise NotImplementedError
 
     def apply(self, image: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.change(image), label
@@ -88,6 +89,6 @@ class Transform(Settings):
             return self.name
         return f"{{{', '.join(f'{key}: {value}' for key, value in {'name': self.name, **changed}.items())}}}"
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator, patch: PatchInfo) -> Change:
         """Draw a change from a generator of this transform's own (one per seed, step, sample and transform)."""
-        raise NotImplementedError
