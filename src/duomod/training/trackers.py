@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from duomod.console import say
+from duomod.errors import InputError
+from duomod.workspace import parse_json
 
 
 class Trackers:
@@ -59,11 +61,11 @@ def _drop_from(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] < step:
+            if parse_json(line, path, finite=False)["step"] < step:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (InputError, LookupError, TypeError):
             continue
     temporary = path.with_name(f".part-{path.name}")
     temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
