@@ -162,9 +162,12 @@ def _sweep(path: Path) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically.
+
+    Bytes of a file name that are no text are written as ``\\udcff``, which in JSON reads as the same name again.
+    """
     with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: Path, data: Any) -> None:
