@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from duomod.console import say
 from duomod.errors import InputError
-from duomod.workspace import parse_json
+from duomod.workspace import parse_json, write_text
 
 
 class Trackers:
@@ -67,9 +66,7 @@ def _drop_from(path: Path, step: int) -> None:
                 kept.append(line)
         except (InputError, LookupError, TypeError):
             continue
-    temporary = path.with_name(f".part-{path.name}")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 class Sums:
