@@ -23,8 +23,9 @@ from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.training.checkpoint import read_checkpoint
-from duomod.training.loop import Run, State, fit
+from duomod.training.loop import fit
 from duomod.training.model_info import ModelInfo
+from duomod.training.run import Run, State
 
 SHAPE = (12, 16, 16)
 SPLIT = Split("by hand", ("case_0", "case_1"), ("case_2", "case_3", "case_4"), ("case_5", "case_6"), ("case_7",))

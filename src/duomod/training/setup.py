@@ -23,9 +23,10 @@ from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
 from duomod.training.build import build_method, with_networks
 from duomod.training.load import resumed_state
-from duomod.training.loop import Run, fit
+from duomod.training.loop import fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
+from duomod.training.run import Run
 from duomod.training.settings import TrainSettings
 from duomod.workspace import read_yaml, sweep_parts, write_manifest, write_text
 
