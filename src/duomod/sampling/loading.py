@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
 import threading
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from duomod.errors import DuomodError, InputError
 from duomod.sampling.batch import Batch
+from duomod.workers import end_with_parent, how_it_ended
 
 #: Batches that each process makes ahead.
 _AHEAD = 2
@@ -143,10 +143,11 @@ def _death(processes: set[BaseProcess]) -> DuomodError | None:
     if code is None:
         return None
     if code == -signal.SIGBUS:
-        return InputError(f"a loader process ended (SIGBUS): shared memory is full; {_MEMORY}")
-    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
-    why = ", perhaps for lack of memory: use fewer --set sampling.workers" if code == -signal.SIGKILL else ""
-    return DuomodError(f"a loader process ended unexpectedly ({how}){why}; --resume goes on from the last saved state")
+        return InputError(f"a loader process ended ({how_it_ended(code)}): {_MEMORY}")
+    return DuomodError(
+        f"a loader process ended unexpectedly ({how_it_ended(code)}); --resume goes on from the last saved"
+        " state, perhaps with fewer --set sampling.workers"
+    )
 
 
 def _unpacked(pack: object, processes: set[BaseProcess]) -> Batch:
@@ -169,11 +170,4 @@ def _begin(number: int) -> None:
     """Make a new process one that ends with its parent."""
     for known in _STOPPING:
         signal.signal(known, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

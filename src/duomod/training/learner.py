@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from duomod.errors import DuomodError
+from duomod.errors import DuomodError, InputError
 from duomod.methods.base import Batch, Progress
 from duomod.sampling.streams import cases_of_step
 from duomod.seeding import torch_seed
@@ -43,10 +43,14 @@ class Learner:
         # A buffer may begin with an infinite value (a smallest value so far); it may keep one.
         self._endless = frozenset(not_finite(state_of(run.method, self.optimizer)))
         if resume is not None:
-            run.method.load_state_dict(resume["method"])
-            self.optimizer.load_state_dict(resume["optimizer"])
-            self.scaler.load_state_dict(resume["scaler"])
-            self.state = State(**resume["state"])
+            try:
+                run.method.load_state_dict(resume["method"])
+                self.optimizer.load_state_dict(resume["optimizer"])
+                self.scaler.load_state_dict(resume["scaler"])
+                self.state = State(**resume["state"])
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{run.last}: not a state of this run ({reason}); --overwrite trains anew") from None
             self._saved = self.state.step
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -90,10 +94,11 @@ class Learner:
         """
         first = int(self._first_bad)
         if first >= 0:
-            raise self._failure("the loss or its gradient is not finite", first)
+            raise self._failure(first, "the loss or its gradient is not finite")
         named = [pair for pair in state_of(self.run.method, self.optimizer) if pair[0] not in self._endless]
         if not bool(all_finite(tensor for _, tensor in named)):
-            raise self._failure(f"afterwards there are values that are not finite in {_listed(not_finite(named))}")
+            what = f"afterwards there are values that are not finite in {_listed(not_finite(named))}"
+            raise self._failure(self.state.step - 1, what, can_skip=False)
 
     def save(self) -> None:
         """Write ``ckpts/last.pth``: the model, and all that resuming needs."""
@@ -125,22 +130,19 @@ class Learner:
         what = f"the loss is {loss.item():.3g}"
         what += f", but its gradient is not finite in {_listed(not_finite(gradients))}" if finite else ""
         if self._in_a_row > MOST_IN_A_ROW:
-            raise self._failure(f"{what}, as in the {MOST_IN_A_ROW} steps before it")
+            raise self._failure(self.state.step, f"{what}, as in the {MOST_IN_A_ROW} steps before it")
         if finite and self.scaler.is_enabled():
             return ""  # too large for fp16: the scaler leaves the update out and halves its scale, as it should
         if self.run.on_nan == "stop" or not bool(all_finite(self.run.method.parameters())):
-            raise self._failure(what)
+            raise self._failure(self.state.step, what)
         return what
 
-    def _failure(self, what: str, step: int | None = None) -> DuomodError:
-        """What is wrong with a step (default: this one), with which cases, and what is left."""
+    def _failure(self, step: int, what: str, can_skip: bool = True) -> DuomodError:
+        """What is wrong with a step, with which cases, and what is left."""
         run = self.run
-        step = min(self.state.step, run.total_steps - 1) if step is None else step
         cases = ", ".join(dict.fromkeys(cases_of_step(run.split, run.crop, step, run.method.uses_unlabelled)))
-        good = (
-            f"last good state: {run.last} (step {self._saved})" if self._saved is not None else "nothing saved before"
-        )
-        skip = "resume with --on_nan skip to leave such steps out, or " if run.on_nan == "stop" else ""
+        good = "nothing saved before" if self._saved is None else f"last good state: {run.last} (step {self._saved})"
+        skip = "resume with --on_nan skip to leave such steps out, or " if can_skip and run.on_nan == "stop" else ""
         return DuomodError(
             f"{run.folder}: step {step + 1} of {run.total_steps} (cases {cases}): {what}; {good};"
             f" {skip}start anew with --precision fp32 or a lower --base_lr"

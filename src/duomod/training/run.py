@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -14,9 +13,7 @@ from duomod.methods.base import Method
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop
 from duomod.training.model_info import ModelInfo
-
-#: What happens at a step whose loss or gradient is not a number: the training ends, or the step is left out.
-OnNan = Literal["stop", "skip"]
+from duomod.training.settings import OnNan
 
 
 @dataclass(frozen=True)
