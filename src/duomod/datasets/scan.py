@@ -236,7 +236,9 @@ def _nifti_values(path: Path, header: NiftiHeader) -> _Values:
 
 
 def _gzip_problem(path: Path, header: NiftiHeader, at: int, error: Exception) -> str:
-    if isinstance(error, EOFError) or at < header.data_bytes:
+    if isinstance(error, EOFError):
+        return _truncated(path, header)
+    if at < header.data_bytes:
         return f"{path}: truncated or damaged gzip file; copy or download it again"
     if "Not a gzipped file" in str(error):
         return f"{path}: other bytes follow its gzip stream; unpack it and pack it again, or copy it again"
