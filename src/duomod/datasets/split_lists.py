@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from duomod.datasets.case_names import case_id
+from duomod.datasets.case_names import case_id, check_case_id
+from duomod.datasets.folder import listed
 from duomod.errors import InputError
 from duomod.locks import hold
 from duomod.workspace import read_json, write_json, write_text
@@ -27,7 +29,7 @@ def read_list(path: Path) -> tuple[str, ...]:
     """Read case ids, one a line. Blank lines, surrounding blanks and an ending such as ``.nii.gz`` are dropped.
 
     Raises:
-        InputError: unreadable, or an id occurs twice.
+        InputError: unreadable, an id occurs twice, or one cannot be an id (a path, control characters).
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -38,9 +40,17 @@ def read_list(path: Path) -> tuple[str, ...]:
         name = case_id(line.strip())
         if name:
             ids.append(name)
-    twice = sorted({name for name in ids if ids.count(name) > 1})
+    problems = []
+    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
     if twice:
-        raise InputError(f"{path}: listed twice: {', '.join(twice)}")
+        problems.append(f"{path}: listed twice: {listed(twice)}")
+    for name in dict.fromkeys(ids):
+        try:
+            check_case_id(name)
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise InputError(problems)
     return tuple(ids)
 
 

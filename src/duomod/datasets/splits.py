@@ -240,7 +240,8 @@ def _read_split(store: CaseStore, lists: Lists, name: str, made: tuple[str, ...]
     if name.startswith("labeled_") and lists.find(other) is not None:
         unlabelled = read_list(lists.path(other))
     else:
-        unlabelled = tuple(case for case in parts.train if case not in set(labelled))
+        chosen = set(labelled)
+        unlabelled = tuple(case for case in parts.train if case not in chosen)
     members = {name: labelled, "unlabelled": unlabelled, "eval": parts.eval, "test": parts.test}
     problems = []
     for part, ids in members.items():
@@ -276,5 +277,6 @@ def _share(store: CaseStore, parts: Parts, ratio: float) -> tuple[str, ...]:
 
 def _pair(name: str, labelled: Sequence[str], parts: Parts) -> dict[str, Sequence[str]]:
     """A labelled list and the unlabelled one that goes with it."""
-    rest = tuple(case for case in parts.train if case not in set(labelled))
+    chosen = set(labelled)
+    rest = tuple(case for case in parts.train if case not in chosen)
     return {name: sorted(labelled), f"un{name}": rest}
