@@ -143,7 +143,7 @@ class Lists:
                 self.made.pop(name, None)
                 self.copied[name] = _digest_of(text)
             if changed:
-                self._write_record()
+                self.write()
             self._write_missing(texts)
 
     def replace(self, wanted: Mapping[str, str], seed: int, order: tuple[str, ...]) -> None:
@@ -155,7 +155,7 @@ class Lists:
                 if self.is_made(path.stem) and self.made[path.stem] != digests.get(path.stem):
                     path.unlink()
             self.made, self.seed, self.order = digests, seed, order
-            self._write_record()
+            self.write()
             self._write_missing(wanted)
 
     def add(self, wanted: Mapping[str, str], seed: int, order: tuple[str, ...]) -> None:
@@ -167,7 +167,7 @@ class Lists:
             self.made |= {name: _digest_of(text) for name, text in missing.items()}
             if self.seed is None:
                 self.seed, self.order = seed, order
-            self._write_record()
+            self.write()
             self._write_missing(missing)
 
     @contextmanager
@@ -186,7 +186,8 @@ class Lists:
             if not self.path(name).is_file():
                 write_text(self.path(name), text)
 
-    def _write_record(self) -> None:
+    def write(self) -> None:
+        """Write the record."""
         record = {"seed": self.seed, "order": list(self.order), "made": self.made, "copied": self.copied}
         write_json(self.folder / RECORD, record)
 

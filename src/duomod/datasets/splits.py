@@ -14,7 +14,8 @@ from typing import Protocol
 from duomod.console import say
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
 from duomod.datasets.spec import DatasetSpec
-from duomod.datasets.split_lists import EVAL_NAMES, Lists, as_text, lists_in
+from duomod.datasets.split_lists import EVAL_NAMES, as_text, lists_in
+from duomod.datasets.split_lists import Lists as _Lists
 from duomod.datasets.split_lists import read_list as read_list
 from duomod.errors import InputError, nearest_name
 
@@ -78,7 +79,7 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
 def kept_list_problems(store_folder: Path) -> list[str]:
     """What is wrong with the lists in a store that are not of our making, and so will be used."""
     try:
-        lists = Lists.of(store_folder)
+        lists = _Lists.of(store_folder)
     except InputError as error:
         return list(error.problems)
     problems: list[str] = []
@@ -93,7 +94,7 @@ def kept_list_problems(store_folder: Path) -> list[str]:
 
 def copy_lists(source: Path, store: CaseStore) -> None:
     """Copy the lists of a raw data set's ``splits`` folder. One that the user changed in the store is kept."""
-    lists = Lists.of(store.folder)
+    lists = _Lists.of(store.folder)
     texts: dict[str, str] = {}
     for path in lists_in(source):
         name = "eval" if path.stem in EVAL_NAMES else path.stem
@@ -112,7 +113,7 @@ def make_splits(store: CaseStore, seed: int) -> None:
     Lists that the user made, and those copied from the raw data set, are respected and never overwritten. What could
     not be done as the description says is said in a line.
     """
-    lists = Lists.of(store.folder)
+    lists = _Lists.of(store.folder)
     present = [path.stem for path in lists_in(lists.folder)]
     fixed = lists.users("train", "eval", "test")
     keep = {case for name in present if "labeled_" in name for ids in lists.users(name).values() for case in ids}
@@ -143,7 +144,7 @@ def make_splits(store: CaseStore, seed: int) -> None:
 
 def part_sizes(store: CaseStore) -> dict[str, int]:
     """Number of training, evaluation and test cases that the lists name."""
-    lists = Lists.of(store.folder)
+    lists = _Lists.of(store.folder)
     found = {name: lists.find(name) for name in ("train", "eval", "test")}
     return {name: len(read_list(lists.path(at))) if at else 0 for name, at in found.items()}
 
@@ -174,7 +175,7 @@ def resolve_split(
     chosen = [flag for flag, value in given.items() if value is not None]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)}: give only one of them")
-    lists = Lists.of(store.folder)
+    lists = _Lists.of(store.folder)
     parts = _existing_parts(store, lists, seed)
     made: tuple[str, ...] | None = None
     wanted = 0
@@ -204,7 +205,7 @@ def resolve_split(
     return _read_split(store, lists, name, made, parts)
 
 
-def _existing_parts(store: CaseStore, lists: Lists, seed: int) -> Parts:
+def _existing_parts(store: CaseStore, lists: _Lists, seed: int) -> Parts:
     """The division that the existing lists describe; what they do not say is made as by :func:`make_splits`."""
     there = {name: lists.find(name) for name in ("train", "eval", "test")}
     found = {name: read_list(lists.path(at)) for name, at in there.items() if at is not None}
@@ -224,7 +225,7 @@ def _existing_parts(store: CaseStore, lists: Lists, seed: int) -> Parts:
     return Parts(tuple(case for case in lists.order if case in still), fresh.train, fresh.eval, fresh.test)
 
 
-def _read_split(store: CaseStore, lists: Lists, name: str, made: tuple[str, ...] | None, parts: Parts) -> Split:
+def _read_split(store: CaseStore, lists: _Lists, name: str, made: tuple[str, ...] | None, parts: Parts) -> Split:
     """Read one labelled list and what belongs to it, and check that all is consistent."""
     if lists.find(name) is not None:
         labelled = read_list(lists.path(name))
