@@ -11,12 +11,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from duomod.datasets.case_names import is_nifti
+from duomod.datasets.dicom.find import find_series
+from duomod.datasets.dicom.pixels import read_series
+from duomod.datasets.dicom.series import Series
 from duomod.datasets.grid import Geometry, read_geometry
 from duomod.datasets.scan import image_problems, read_image
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
-from duomod.inference.dicom import Series, find_series, read_series
 from duomod.preprocessing.case import working_volume
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import CaseRecord, Store

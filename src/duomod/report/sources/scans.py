@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from duomod.datasets.dicom.find import find_series
+from duomod.datasets.dicom.pixels import read_series
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
 from duomod.datasets.scan import read_image, to_array
 from duomod.datasets.spec import Modality
 from duomod.errors import InputError
-from duomod.inference.dicom import find_series, read_series
 from duomod.preprocessing.geometry import canonical
 
 
