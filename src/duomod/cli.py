@@ -9,17 +9,19 @@ import contextlib
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from duomod import console
 from duomod.commands import COMMANDS, Command, load, runner
 from duomod.errors import DuomodError, InputError, explain_disk_error
 from duomod.flags import Option, data_from, flag_name, options_of
 from duomod.settings import Settings, problems_of
+from duomod.termination import Terminated, termination_raises
 
 #: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
 _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
@@ -80,11 +82,21 @@ def settings_from(command: Command, given: dict[str, Any]) -> Settings:
         InputError: lists everything wrong by the option's name.
     """
     model = command.settings
+    if no_text := _without_text(given.values()):
+        raise InputError(no_text)
     try:
         return model.model_validate(data_from(model, given))
     except ValidationError as error:
         see = f"duomod settings {command.name}"
         raise InputError(problems_of(error, model, see=see, name=lambda place: flag_name(model, place))) from None
+
+
+def _without_text(typed: Iterable[Any]) -> list[str]:
+    """Sentences about names that hold bytes which are no text: records and half of the libraries cannot take them."""
+    values = [str(one) for value in typed for one in (value if isinstance(value, list) else [value])]
+    wrong = [value for value in values if any("\ud800" <= letter <= "\udfff" for letter in value)]
+    coding = sys.getfilesystemencoding()
+    return [f"{value}: a name with bytes that are no {coding} text; rename it (or set PYTHONUTF8=1)" for value in wrong]
 
 
 def _parameter(option: Option) -> inspect.Parameter:
@@ -163,8 +175,10 @@ for _command in COMMANDS:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command, turn a user's mistakes into one message and the exit code 2."""
+    console.take_any_text()
     try:
-        app(arguments)
+        with termination_raises():
+            app(arguments)
     except DuomodError as error:
         if error.exit_code == INTERRUPTED:
             print(error, file=sys.stderr)
@@ -174,6 +188,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(INTERRUPTED)
+    except Terminated:
+        _complain("ended by SIGTERM")
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:

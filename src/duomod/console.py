@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
+
+#: What our own texts hold beyond ASCII, in letters that every console has; anything else becomes a question mark.
+_PLAIN_LETTERS = {
+    "±": "+-",
+    "×": "x",
+    "≥": ">=",
+    "≤": "<=",
+    "→": "->",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "³": "3",
+    "²": "2",
+}
+
+
+def _legible(error: UnicodeError) -> tuple[str, int]:
+    """Stand-in for characters that an output cannot show: the byte's number for one of a file name that is no UTF-8."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+
+    def stand_in(letter: str) -> str:
+        return f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else _PLAIN_LETTERS.get(letter, "?")
+
+    return "".join(map(stand_in, error.object[error.start : error.end])), error.end
+
+
+def take_any_text() -> None:
+    """Let standard output and error take every text, whatever their encoding: no command fails because of its words."""
+    codecs.register_error("duomod", _legible)
+    for stream in (sys.stdout, sys.stderr):
+        # Not every stand-in for a console can change: a test's, a notebook's, or none at all.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="duomod")
+
 
 #: Results go to standard output, everything about the way there to standard error.
 out = Console(highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,6 +160,9 @@ class TestLists:
         class Elastic(Transform):
             known_geometry = False
             name: str = "elastic"
+
+            def draw(self, rng: np.random.Generator, patch: PatchInfo) -> Change:
+                raise AssertionError("refused before anything is drawn")
 
         with pytest.raises(ValueError, match="elastic: cannot be used in a view"):
             ViewConfig(transforms=(Elastic(),))
