@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from duomod.datasets.dicom.header import Unusable, whole
@@ -62,20 +62,17 @@ def stored_numbers(data: Dataset) -> Stored:
             _check_frames(data, syntax, shape)
         else:
             _check_length(data, shape)
-        array = (
-            _by_gdcm(data, syntax, shape)
-            if syntax in _BY_GDCM
-            else pixel_array(data, raw=True, correct_unused_bits=False)
-        )
-        array = array.reshape(shape)
+        if syntax in _BY_GDCM:
+            array = _by_gdcm(data, syntax, shape)
+        else:
+            array = pixel_array(data, raw=True, correct_unused_bits=False).reshape(shape)
     except Unusable:
         raise
     except Exception as error:
         # What damaged packed data make the decoders raise is not limited to some kinds of error.
-        reason = next(
-            (line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
-        )
-        raise Unusable(f"pixel data that cannot be read ({reason[:120]})", _COPY) from None
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1][:120] if lines else type(error).__name__
+        raise Unusable(f"pixel data that cannot be read ({reason})", _COPY) from None
     return array if array.dtype.kind == "f" else _without_unused_bits(array, data)
 
 

@@ -130,12 +130,9 @@ def _join(parts: list[list[Header]], found: Found) -> list[list[Header]]:
         return parts
     if sum(map(len, uids)) == len(set().union(*uids)):
         return [[header for part in parts for header in part]]
-    folders = ", ".join(f"{part[0].path.parent} ({len(part)} slices)" for part in parts)
-    found.problems.append(
-        f"{parts[0][0].path.parent}: other folders hold other slices of the same series, and some of the same: {folders};"
-        " keep one whole copy"
-    )
-    return []
+    folders = ", ".join(f"{part[0].path.parent} ({len(part)} files)" for part in parts)
+    found.left_out.append(f"parts of one series that overlap, taken for a scan each: {folders}")
+    return parts
 
 
 def _add_doubtful(tree: _Tree, candidates: Sequence[Candidate], found: Found) -> None:

@@ -142,9 +142,7 @@ def read_header(path: Path) -> Header | None:
             if not signed and not _starts_with_element(start):
                 return None
             if uids.DeflatedExplicitVRLittleEndian.encode() in start:
-                raise Unusable(
-                    "a data set that is packed as a whole (deflated)", "export it in another transfer syntax"
-                )
+                raise Unusable("a deflated data set", "export it in another transfer syntax")
             stream.seek(0)
             data = read_partial(stream, stop_when=at_pixels, force=True)
     except OSError as error:

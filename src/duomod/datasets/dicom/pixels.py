@@ -25,8 +25,8 @@ Values = NDArray[Any]
 def read_series(series: Series) -> sitk.Image:
     """Read a series as a 3D volume (HU for CT).
 
-    Each slice's own RescaleSlope and RescaleIntercept are applied, exactly: the volume is of the smallest of int16, int32
-    and float64 that holds all values.
+    Each slice's own RescaleSlope and RescaleIntercept are applied, exactly: the volume is of the smallest of int16,
+    int32 and float64 that holds all values.
 
     Raises:
         InputError: lists the slices that cannot be read, by what is wrong.
@@ -61,7 +61,7 @@ def _values(frames: Values, plane: Plane, series: Series) -> Values:
     """One slice in the smallest type that holds its values."""
     if plane.frame >= len(frames) or frames.shape[1:] != series.geometry.shape[1:]:
         raise Unusable("a file that changed while it was read", "run the command again")
-    array = frames[plane.frame]
+    array: Values = frames[plane.frame]
     if plane.rescale is not None:
         slope, intercept = plane.rescale
         if array.dtype.kind != "f" and slope == int(slope) and intercept == int(intercept) and abs(slope) < 2**16:
@@ -72,9 +72,7 @@ def _values(frames: Values, plane: Plane, series: Series) -> Values:
         bad = int(np.count_nonzero(~np.isfinite(array)))
         if bad:
             raise Unusable(f"{bad} voxel(s) that are NaN or infinite", "repair or remove this series")
-        return array.astype(np.float64)
+        return array
     low, high = int(array.min()), int(array.max())
-    for kind in (np.int16, np.int32):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return array.astype(kind)
-    return array.astype(np.float64)
+    fits = [kind for kind in ("i2", "i4") if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]
+    return np.asarray(array, dtype=[*fits, "f8"][0])

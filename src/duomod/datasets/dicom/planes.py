@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from duomod.datasets.dicom.header import Header, Unusable, numbers, text, whole
 
 _EXPORT = "export the series again with it; it must not be guessed"
+_CORRECT = "correct the header, or export the series again"
 
 #: Elements in which the slices of one stack agree, with the sequence that holds each in a multi-frame file. Slices that
 #: differ in them are of several patients, several scans, or several images of one place.
@@ -78,10 +79,9 @@ def planes_of(header: Header) -> list[Plane]:
     frames = whole(data, "NumberOfFrames") or 1
     per_frame = _items(data, "PerFrameFunctionalGroupsSequence")
     if (frames != 1 or per_frame) and len(per_frame) != frames:
+        places = f"the places of {len(per_frame)}" if per_frame else "no place for each of them"
         raise Unusable(
-            f"{frames} frames, but the places of {len(per_frame)}"
-            if per_frame
-            else f"{frames} frames without a place each",
+            f"{frames} frames, but {places},",
             "export the series as single slices, or as enhanced CT or MR with the place of each frame",
         )
     shared = _items(data, "SharedFunctionalGroupsSequence")[:1]
@@ -90,19 +90,13 @@ def planes_of(header: Header) -> list[Plane]:
 
 def _plane(header: Header, frame: int, groups: list[Dataset]) -> Plane:
     data = header.data
-    position = _needed(
-        "ImagePositionPatient", 3, _holder(data, groups, "PlanePositionSequence", "ImagePositionPatient")
-    )
-    orientation = _needed(
-        "ImageOrientationPatient", 6, _holder(data, groups, "PlaneOrientationSequence", "ImageOrientationPatient")
-    )
-    spacing = _needed("PixelSpacing", 2, _holder(data, groups, "PixelMeasuresSequence", "PixelSpacing"))
+    position = _needed("ImagePositionPatient", 3, data, groups, "PlanePositionSequence")
+    orientation = _needed("ImageOrientationPatient", 6, data, groups, "PlaneOrientationSequence")
+    spacing = _needed("PixelSpacing", 2, data, groups, "PixelMeasuresSequence")
     if not all(1e-3 <= one <= 100 for one in spacing):
-        raise Unusable(
-            f"PixelSpacing {spacing[0]:g} x {spacing[1]:g} mm", "correct the header, or export the series again"
-        )
+        raise Unusable(f"PixelSpacing {spacing[0]:g} x {spacing[1]:g} mm", _CORRECT)
     if max(map(abs, position)) > 1e5:
-        raise Unusable(f"ImagePositionPatient {max(position, key=abs):g} mm", "correct the header, or export it again")
+        raise Unusable(f"ImagePositionPatient {max(position, key=abs):g} mm", _CORRECT)
     agree = [(keyword, text(_holder(data, groups, sequence, keyword), keyword)) for keyword, sequence in _AGREE.items()]
     instance = "" if groups else text(data, "InstanceNumber")
     return Plane(
@@ -121,9 +115,9 @@ def _plane(header: Header, frame: int, groups: list[Dataset]) -> Plane:
 def _check_pixels(data: Dataset) -> None:
     if whole(data, "SamplesPerPixel") not in (None, 1) or text(data, "PhotometricInterpretation") != "MONOCHROME2":
         meaning = text(data, "PhotometricInterpretation")
+        what = "inverted grey values" if meaning == "MONOCHROME1" else "no grey values"
         raise Unusable(
-            f"{'inverted' if meaning == 'MONOCHROME1' else 'no'} grey values (PhotometricInterpretation {meaning or 'absent'})",
-            "export the original slices (MONOCHROME2)",
+            f"{what} (PhotometricInterpretation {meaning or 'absent'})", "export the original slices (MONOCHROME2)"
         )
     for keyword in ("Rows", "Columns"):
         if (whole(data, keyword) or 0) < 1:
@@ -131,9 +125,7 @@ def _check_pixels(data: Dataset) -> None:
     if whole(data, "BitsAllocated") not in (8, 16, 32, 64):
         raise Unusable(f"BitsAllocated {text(data, 'BitsAllocated') or 'absent'}", "export the series with 16 bits")
     if _items(data, "ModalityLUTSequence"):
-        raise Unusable(
-            "values behind a table (ModalityLUTSequence)", "export the series with RescaleSlope and -Intercept"
-        )
+        raise Unusable("values behind a table (ModalityLUTSequence)", "export the series with RescaleSlope instead")
 
 
 def _rescale(data: Dataset) -> tuple[float, float] | None:
@@ -144,9 +136,7 @@ def _rescale(data: Dataset) -> tuple[float, float] | None:
         missing = "RescaleSlope" if slope is None else "RescaleIntercept"
         raise Unusable(f"no {missing}", _EXPORT)
     if slope[0] == 0 or max(abs(slope[0]), abs(intercept[0])) > 1e9:
-        raise Unusable(
-            f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g}", "correct the header, or export it again"
-        )
+        raise Unusable(f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g}", _CORRECT)
     return slope[0], intercept[0]
 
 
@@ -159,8 +149,8 @@ def _holder(data: Dataset, groups: list[Dataset], sequence: str, *keywords: str)
     return data
 
 
-def _needed(keyword: str, count: int, data: Dataset) -> tuple[float, ...]:
-    found = numbers(data, keyword, count)
+def _needed(keyword: str, count: int, data: Dataset, groups: list[Dataset], sequence: str) -> tuple[float, ...]:
+    found = numbers(_holder(data, groups, sequence, keyword), keyword, count)
     if found is None:
         raise Unusable(f"no {keyword}", _EXPORT)
     return found

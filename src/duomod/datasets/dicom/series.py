@@ -116,9 +116,8 @@ class Candidate:
             raise InputError(problems)
         data = self.headers[0].data
         try:
-            ordered, geometry, doubts = stack(
-                planes, whole(data, "Rows") or 0, whole(data, "Columns") or 0, self.folder
-            )
+            size = whole(data, "Rows") or 0, whole(data, "Columns") or 0
+            ordered, geometry, doubts = stack(planes, size, self.folder)
         except Unusable as reason:
             raise InputError(f"{self.folder}: {reason.what}; {reason.advice}") from None
         doubts += self._doubts(ordered)
@@ -170,7 +169,6 @@ class Candidate:
         padding = whole(self.headers[0].data, "PixelPaddingValue")
         slope, intercept = planes[0].rescale or (1.0, 0.0)
         if padding is not None and not _LEAST_HU <= padding * slope + intercept <= _MOST_HU:
-            found.append(
-                f"PixelPaddingValue {padding} stands for {padding * slope + intercept:g} HU; it is left as it is"
-            )
+            value = padding * slope + intercept
+            found.append(f"PixelPaddingValue {padding} stands for {value:g} HU; it is left as it is")
         return found

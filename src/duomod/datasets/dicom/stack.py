@@ -1,4 +1,4 @@
-"""Whether slices form one regular grid. Their places decide; what headers call thickness or distance is not looked at."""
+"""Whether slices form one regular grid. Their places decide, not what headers call thickness or distance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from duomod.datasets.case_names import shown
 from duomod.datasets.dicom.header import Unusable
 from duomod.datasets.dicom.planes import Plane
+from duomod.datasets.folder import listed
 from duomod.datasets.grid import Geometry
 
 #: Largest difference between slice distances, as a share of their median, that is taken for rounding.
@@ -26,18 +28,13 @@ _TILT = 1e-3
 #: Largest difference between the direction cosines of two slices, and of their length from one.
 _COSINE, _UNIT = 1e-4, 1e-3
 
-_MOST_NAMES = 5
-
 Numbers = NDArray[np.float64]
 
 
 def named(paths: Iterable[Path], folder: Path) -> str:
-    """Name files in their folder: the first few, then how many more."""
-    names = [
-        str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in dict.fromkeys(paths)
-    ]
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    """Name files as they lie in a folder: the first few, then how many more."""
+    inside = (path.relative_to(folder) if path.is_relative_to(folder) else path for path in dict.fromkeys(paths))
+    return listed([shown(path) for path in inside])
 
 
 def sentences(folder: Path, wrong: Iterable[tuple[Path, Unusable]]) -> list[str]:
@@ -49,14 +46,13 @@ def sentences(folder: Path, wrong: Iterable[tuple[Path, Unusable]]) -> list[str]
 
 
 def stack(
-    planes: Sequence[Plane], rows: int, columns: int, folder: Path
+    planes: Sequence[Plane], rows_columns: tuple[int, int], folder: Path
 ) -> tuple[tuple[Plane, ...], Geometry, list[str]]:
     """Order slices in space and make sure that they form one regular grid.
 
     Args:
         planes: In any order.
-        rows: Voxels along a column.
-        columns: Voxels along a row.
+        rows_columns: Voxels of a slice.
         folder: Files are named within it.
 
     Returns:
@@ -73,7 +69,7 @@ def stack(
     position_mm = np.array([plane.position_mm for plane in planes])
     along_mm = position_mm @ normal
     order = np.argsort(along_mm, kind="stable")
-    ordered = tuple(planes[i] for i in order)
+    ordered = tuple(planes[i] for i in order.tolist())
     _distances(ordered, along_mm[order], folder)
     position_mm = position_mm[order]
     stack_mm = position_mm[-1] - position_mm[0]
@@ -81,7 +77,7 @@ def stack(
     doubts = _straight(position_mm, normal, min(planes[0].pixel_mm), ordered, folder)
     down_mm, along_row_mm = planes[0].pixel_mm
     geometry = Geometry(
-        size=(columns, rows, len(planes)),
+        size=(rows_columns[1], rows_columns[0], len(planes)),
         spacing=(along_row_mm, down_mm, step_mm),
         origin=tuple(position_mm[0].tolist()),
         direction=tuple(np.stack([row, column, normal], axis=1).ravel().tolist()),
@@ -108,10 +104,10 @@ def _agreement(planes: Sequence[Plane], folder: Path) -> None:
 def _shares(count: Counter[str], pairs: Sequence[tuple[str, Path]], folder: Path) -> str:
     """The values that occur: the usual one, and the others with their files."""
     (usual, _), *others = count.most_common()
-    texts = [
-        f"{value or 'none'} in {named((path for one, path in pairs if one == value), folder)}"
-        for value, _ in others[:3]
-    ]
+    texts = []
+    for value, _ in others[:3]:
+        names = named((path for one, path in pairs if one == value), folder)
+        texts.append(f"{value or 'none'} in {names}")
     more = [f"{len(others) - 3} more values"] if len(others) > 3 else []
     return ", ".join([usual or "none", *texts, *more])
 
@@ -126,12 +122,12 @@ def _axes(planes: Sequence[Plane], folder: Path) -> tuple[Numbers, Numbers, Numb
         count = Counter(tuple(np.round(one, 3)) for one in orientation)
         usual = np.array(count.most_common(1)[0][0])
         off = np.abs(orientation - usual).max(axis=1) > 2e-3
-        names = named((planes[i].path for i in np.flatnonzero(off)), folder)
+        names = named((planes[i].path for i in np.flatnonzero(off).tolist()), folder)
         raise Unusable(
             f"slices of different orientation (a localizer among them? {names or 'slightly different ones'})",
             "keep one stack only",
         )
-    row, column = orientation[0].reshape(2, 3)
+    row, column = orientation[0, :3], orientation[0, 3:]
     if max(abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column)) > _UNIT:
         raise Unusable(
             "an ImageOrientationPatient whose two directions are no unit vectors at right angles",
@@ -150,18 +146,19 @@ def _distances(ordered: Sequence[Plane], along_mm: Numbers, folder: Path) -> Non
     usual_mm = float(np.median(steps_mm))
     twice = np.flatnonzero(steps_mm < 1e-3)
     if len(twice):
-        pairs = "; ".join(named((ordered[i].path, ordered[i + 1].path), folder) for i in twice[:3])
+        pairs = "; ".join(named((ordered[i].path, ordered[i + 1].path), folder) for i in twice[:3].tolist())
         more = f"; {len(twice) - 3} more" if len(twice) > 3 else ""
         raise Unusable(f"{len(twice)} slice(s) where another one lies ({pairs}{more})", "keep one stack only")
     places_mm = along_mm[0] + np.arange(len(along_mm)) * (along_mm[-1] - along_mm[0]) / (len(along_mm) - 1)
     uneven = np.abs(steps_mm - usual_mm).max() > max(_UNEVEN * usual_mm, 1e-3)
     if uneven or np.abs(along_mm - places_mm).max() > _OFF * usual_mm:
         where = int(np.abs(steps_mm - usual_mm).argmax())
+        names = named((ordered[where].path, ordered[where + 1].path), folder)
         absent = _absent(ordered)
         raise Unusable(
-            f"slices are missing or unevenly spaced ({usual_mm:g} mm apart as a rule, but {steps_mm[where]:g} mm between"
-            f" slices {where + 1} and {where + 2} of {len(ordered)}, {named([ordered[where].path], folder)} and"
-            f" {named([ordered[where + 1].path], folder)}{f'; InstanceNumber {absent} not there' if absent else ''})",
+            f"slices are missing or unevenly spaced ({usual_mm:g} mm apart as a rule, but {steps_mm[where]:g} mm"
+            f" between slices {where + 1} and {where + 2} of {len(ordered)}: {names};"
+            f" instance numbers that are not there: {absent or 'none'})",
             "copy the series again, or resample it",
         )
     if usual_mm > 100:
@@ -187,9 +184,7 @@ def _straight(
     if drift_mm > _TILT * np.linalg.norm(from_first_mm[-1]):
         raise Unusable("a tilted gantry (its slices are sheared)", "correct the tilt and export it again")
     if drift_mm > _OFF * pixel_mm:
-        return [
-            f"orientation and positions disagree by {drift_mm:.2g} mm from the first to the last slice (rounded headers?)"
-        ]
+        return [f"orientation and positions disagree by {drift_mm:.2g} mm from the first to the last slice (rounded?)"]
     return []
 
 
@@ -212,7 +207,4 @@ def _absent(ordered: Sequence[Plane]) -> str:
     numbers = {plane.instance for plane in ordered if plane.instance is not None}
     if not numbers or max(numbers) - min(numbers) > 10 * len(ordered):
         return ""
-    absent = [str(one) for one in range(min(numbers), max(numbers)) if one not in numbers]
-    return ", ".join(absent[:_MOST_NAMES]) + (
-        f" and {len(absent) - _MOST_NAMES} more" if len(absent) > _MOST_NAMES else ""
-    )
+    return listed([str(one) for one in range(min(numbers), max(numbers)) if one not in numbers])
