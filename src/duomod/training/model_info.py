@@ -70,13 +70,6 @@ class ModelInfo(BaseModel):
             raise ValueError("window: must be finite")
         return self
 
-    @property
-    def trained_on(self) -> tuple[Modality, ...]:
-        """Modalities it can have seen: of its training's cases or, where that is not recorded, of its data set."""
-        if self.modalities or self.spec is None:
-            return self.modalities
-        return tuple(sorted({self.spec.modality, *(rule.modality for rule in self.spec.modality_rules)}))
-
 
 def stated_info(path: Path, content: Mapping[str, Any]) -> ModelInfo:
     """The info that lies in a checkpoint.
