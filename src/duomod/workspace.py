@@ -17,6 +17,11 @@ from typing import Any
 from duomod.errors import InputError
 from duomod.version import __version__
 
+#: Written last by a training: it has come to its end.
+TRAINED = "train_manifest.json"
+#: In a folder of predictions: what makes them, and which cases there will be.
+PREDICTED = "prediction.json"
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
