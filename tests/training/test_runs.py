@@ -22,6 +22,7 @@ from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.errors import InputError
 from duomod.inference.predict import run_predict
 from duomod.inference.settings import PredictSettings
+from duomod.locks import locked
 from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.settings import checked
@@ -304,3 +305,24 @@ class TestWrongUse:
         (tmp_path / "raw").mkdir()
         with pytest.raises(InputError, match="raw"):
             train(tmp_path / "raw", tmp_path / "run")
+
+
+class TestOneTrainingPerFolder:
+    def test_a_second_one_is_refused_and_does_not_harm_the_first(self, data: Path, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        with locked(run, "a training"):
+            (run / "ckpts").mkdir()
+            (run / "ckpts" / "last.pth").write_text("of the first")
+            for options in ({}, {"overwrite": True}, {"resume": True}, {"seed": 1}):
+                with pytest.raises(InputError, match=f"a training is running in this folder .process {os.getpid()} on"):
+                    train(data, run, **options)
+            assert (run / "ckpts" / "last.pth").read_text() == "of the first"
+            assert not (run / "config.yaml").exists()
+
+    def test_what_a_killed_save_left_is_swept(self, data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+        shutil.copytree(uninterrupted, tmp_path / "run")
+        left = [tmp_path / "run" / place / ".part-abcdefgh.pth" for place in (".", "ckpts")]
+        for path in left:
+            path.touch()
+        train(data, tmp_path / "run")
+        assert not [path for path in left if path.exists()]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from duomod.datasets.case_names import LABEL_MAP_ENDINGS
+from duomod.datasets.case_names import is_scan
 from duomod.datasets.labels import MOST_CLASSES
 from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
@@ -107,7 +108,7 @@ def case_rows(table: TextTable, names: Sequence[str]) -> tuple[list[tuple[str, R
 
 def _is_average(name: str) -> bool:
     """Whether a row's name says that it is a mean, a deviation or a total of other rows, not a case."""
-    if name.endswith(LABEL_MAP_ENDINGS):
+    if is_scan(Path(name)):
         return False
     words = re.findall(r"[^\W\d_]+", name.casefold())
     numbered = re.search(r"[0-9]", re.sub(r"\(.*\)|n\s*=\s*[0-9]+|over [0-9]+", "", name.casefold()))

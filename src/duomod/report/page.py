@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,7 +31,7 @@ from duomod.report.templates import render, script_json
 from duomod.report.viewer.case import write_case
 from duomod.report.worst import WorstCase, worst_cases
 from duomod.version import __version__
-from duomod.workspace import write_text
+from duomod.workspace import part_folder, write_text
 
 #: Written last into a report's folder; by it a folder is known to be a report, which a new one may replace.
 REPORT = "report.json"
@@ -58,9 +57,8 @@ def run_report(config: ReportSettings) -> Path:
     collection = collect(config.runs, config.dataset)
     base = baseline_of(collection, config.baseline)
     cases, notes = locate(collection, config.images, config.truth)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=output.parent) as temporary:
-        folder = Path(temporary) / "report"
+    with part_folder(output.parent) as temporary:
+        folder = temporary / "report"
         _write_report(folder, config, collection, base, cases, notes)
         _replace(folder, output)
     for note in notes:

@@ -13,6 +13,7 @@ from duomod.config import TrainConfig, train_config
 from duomod.console import say
 from duomod.datasets.splits import Split, resolve_split
 from duomod.errors import InputError
+from duomod.locks import locked
 from duomod.methods.base import Method, MethodConfig
 from duomod.methods.registry import chosen_method
 from duomod.networks.shallow_bf16 import guard_shallow_convolutions
@@ -26,7 +27,7 @@ from duomod.training.loop import Run, fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.training.settings import TrainSettings
-from duomod.workspace import TRAINED, write_manifest, write_text
+from duomod.workspace import TRAINED, read_yaml, sweep_parts, write_manifest, write_text
 
 
 def run_train(settings: TrainSettings) -> Path:
@@ -70,21 +71,23 @@ def run_train(settings: TrainSettings) -> Path:
         "method": own.model_dump(mode="json"),
     }
     folder = settings.output_dir
-    state = _prepare_folder(folder, resolved, settings.resume, settings.overwrite)
-    best = folder / "ckpts" / "best_model.pth"
-    if state == "complete":
-        say(f"{folder}: this run is complete; nothing to do (--overwrite trains anew)")
-        return best
+    with locked(folder, "a training"):
+        sweep_parts(folder, folder / "ckpts")
+        state = _prepare_folder(folder, resolved, settings.resume, settings.overwrite)
+        best = folder / "ckpts" / "best_model.pth"
+        if state == "complete":
+            say(f"{folder}: this run is complete; nothing to do (--overwrite trains anew)")
+            return best
 
-    torch.manual_seed(torch_seed(settings.seed, "weights"))
-    crop = Crop(info.patch, settings.seed, config.sampling, config.augment)
-    method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from))
-    guard_shallow_convolutions(method, device, dtype)
-    lay_out(method, device)
-    last = resumed_state(folder / "ckpts" / "last.pth", info) if state == "resume" else None
-    run = Run(folder, method, info, store, split, config, settings.seed, device, dtype, total, steps_per_epoch)
-    _announce(run, settings)
-    _fit_and_record(run, last)
+        torch.manual_seed(torch_seed(settings.seed, "weights"))
+        crop = Crop(info.patch, settings.seed, config.sampling, config.augment)
+        method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from))
+        guard_shallow_convolutions(method, device, dtype)
+        lay_out(method, device)
+        last = resumed_state(folder / "ckpts" / "last.pth", info) if state == "resume" else None
+        run = Run(folder, method, info, store, split, config, settings.seed, device, dtype, total, steps_per_epoch)
+        _announce(run, settings)
+        _fit_and_record(run, last)
     return best
 
 
@@ -196,7 +199,9 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
         if resume:
             say(f"{folder}: nothing to resume; starting from the beginning")
         return "new"
-    stored = yaml.safe_load(stored_path.read_text(encoding="utf-8")) if stored_path.is_file() else {}
+    stored = read_yaml(stored_path) if stored_path.is_file() else {}
+    if not isinstance(stored, dict) or not isinstance(stored.get("train", {}), dict):
+        raise InputError(f"{stored_path}: not the settings of a run; put the file back, or --overwrite to start anew")
     # What a run begun before its networks were recorded cannot say, its checkpoint does.
     changed = _differences({"networks": resolved["networks"], **_as_written_now(stored)}, resolved)
     if changed:
@@ -216,10 +221,10 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
 def _as_written_now(stored: dict[str, Any]) -> dict[str, Any]:
     """A run's ``config.yaml`` with its augmentation as a list, which version 0.1 wrote as single settings."""
     augment = stored.get("train", {}).get("augment", {})
-    if "transforms" in augment:
+    if not isinstance(augment, dict) or "transforms" in augment:
         return stored
     # The preset says where its flips come from, which no setting of version 0.1 did.
-    now = train_config(stored.get("preset", "default"), {"augment": augment}).augment
+    now = train_config(str(stored.get("preset", "default")), {"augment": augment}).augment
     return {**stored, "train": {**stored.get("train", {}), "augment": now.model_dump(mode="json")}}
 
 

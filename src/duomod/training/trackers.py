@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor
 
 from duomod.console import say
+from duomod.errors import InputError
+from duomod.workspace import parse_json, write_text
 
 
 class Trackers:
@@ -59,15 +60,13 @@ def _drop_from(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] < step:
+            if parse_json(line, path, finite=False)["step"] < step:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (InputError, LookupError, TypeError):
             continue
-    temporary = path.with_name(f".part-{path.name}")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 class Sums:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, mean_defined, summarise
@@ -20,7 +18,9 @@ from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_organs, read_result
 from duomod.evaluation.seeds import find_results
 from duomod.evaluation.settings import RESULT, RESULT_TABLE, SEEDS, AggregateOptions
-from duomod.workspace import PREDICTED, TRAINED, read_json
+from duomod.workspace import PREDICTED, TRAINED, parse_yaml, read_json, read_json_lines, read_text
+
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class Seed:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved settings, flat: ``train.optim.base_lr`` -> 0.02."""
-        return _flat(yaml.safe_load(self.settings) or {}) if self.settings else {}
+        settings = parse_yaml(self.settings, self.folder / CONFIG) if self.settings else {}
+        if not isinstance(settings, dict):
+            raise InputError(f"{self.folder / CONFIG}: not the settings of a run; move the file away")
+        return _flat(settings)
 
 
 @dataclass(frozen=True)
@@ -218,14 +221,14 @@ def _read_seed(table: ResultTable) -> Seed:
     predictions = folder / "predictions"
     recorded = Path(table.info.predictions) if table.info else None
     found = next((path for path in (predictions, recorded) if path is not None and path.is_dir()), None)
-    settings = folder / "config.yaml"
+    settings = folder / CONFIG
     return Seed(
         name=folder.name,
         folder=folder,
         table=table,
         organs=read_organs(table.path),
         curves=read_curves(folder / "metrics.jsonl"),
-        settings=settings.read_text(encoding="utf-8") if settings.is_file() else None,
+        settings=read_text(settings) if settings.is_file() else None,
         training=_recorded(folder / TRAINED),
         predictions=found,
         prediction=_recorded(found / PREDICTED) if found else {},
@@ -251,14 +254,9 @@ def read_curves(log: Path) -> dict[str, tuple[list[int], list[float]]]:
     curves: dict[str, tuple[list[int], list[float]]] = {}
     if not log.is_file():
         return curves
-    lines = log.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise InputError(f"{log}: line {number} is broken; move the file away to report without curves") from None
+    for record in read_json_lines(log):
+        if not isinstance(record.get("step"), int):
+            raise InputError(f"{log}: a line has no whole number as step; move the file away to report without it")
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 steps, values = curves.setdefault(name, ([], []))
