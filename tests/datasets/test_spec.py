@@ -77,7 +77,7 @@ def test_a_users_yaml_works_like_a_built_in_one(tmp_path: Path) -> None:
         ({"tail_classes": ["livr"]}, "Did you mean 'liver'"),
         ({"classes": ["background", "liver", "liver"]}, "twice"),
         ({"label_merges": {5: 2}}, "label_merges"),
-        ({"spacing": [1, 0, 1]}, "positive"),
+        ({"spacing": [1, 0, 1]}, r"spacing\.1: 0: should be greater"),
         ({"window": [10, -10]}, "window"),
         ({"modality": "PET"}, "modality"),
     ],
