@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from duomod import console
 from duomod.commands import COMMANDS, Command, load, runner
 from duomod.errors import InputError
-from duomod.failure import tell, threads_told
+from duomod.failure import complain, tell, threads_told
 from duomod.flags import Option, data_from, flag_name, options_of
 from duomod.settings import Settings, problems_of
+from duomod.termination import Terminated, termination_raises
 
 #: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
 _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
@@ -209,8 +210,11 @@ def main(arguments: list[str] | None = None) -> None:
     console.take_any_text()
     typed = sys.argv[1:] if arguments is None else arguments
     try:
-        with threads_told():
+        with termination_raises(), threads_told():
             app(arguments)
+    except Terminated:
+        complain("ended by SIGTERM")
+        raise
     except SystemExit:
         raise
     except BrokenPipeError:

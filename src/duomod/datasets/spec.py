@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from duomod.bounds import Spacing, Voxels
-from duomod.datasets.case_names import case_id
+from duomod.datasets.case_names import CaseId, case_id, shown
 from duomod.errors import InputError, nearest_name, unknown_name
 from duomod.settings import Settings, checked
 from duomod.workspace import parse_yaml, read_yaml
@@ -35,12 +35,10 @@ class Folders(Settings):
 
     @field_validator("*")
     @classmethod
-    def _lies_inside(cls, folder: str) -> str:
-        path = PurePosixPath(folder.replace("\\", "/"))
-        if path.is_absolute() or PureWindowsPath(folder).drive or ".." in path.parts:
-            raise ValueError(f"'{folder}' leaves the data set's folder; write it relative to that, or link it there")
-        if not folder.strip():
-            raise ValueError("is empty; write the folder's name, or leave it out")
+    def _stays_inside(cls, folder: str) -> str:
+        path = PureWindowsPath(folder)  # which takes both kinds of separators
+        if not folder or path.drive or path.root or ".." in path.parts or not folder.isprintable():
+            raise ValueError(f"'{shown(folder)}' must be a folder inside the data set, without '..'")
         return folder
 
 
@@ -72,7 +70,7 @@ class SplitRule(Settings):
 
     eval: Literal["Va", "Ts"] | HeldOut = 0.1
     test: Literal["Va", "Ts"] | HeldOut = "Va"
-    same_person: tuple[tuple[str, ...], ...] = ()
+    same_person: tuple[tuple[CaseId, ...], ...] = ()
     order: Literal["seeded", "sorted"] = "seeded"
 
 

@@ -23,6 +23,7 @@ class PreprocessOptions(Settings):
     spacing: tuple[Spacing, Spacing, Spacing] | None = Field(
         None, description="Voxel size in mm as x,y,z instead of the description's."
     )
+    accept_intensities: bool = Field(False, description="Take scans whose voxels seem to be no HU (CT), or no MR.")
 
 
 class PreprocessSettings(PreprocessOptions):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from duomod.datasets.case_names import CaseId
 from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
@@ -47,11 +48,12 @@ class CaseRecord(BaseModel):
         image_sha256: Hash of the raw image file.
         label_sha256: Hash of the raw label file; None without label.
         source: Raw image file, relative to the raw data set.
+        doubts: What is doubtful about the raw voxels: kind of doubt -> sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    case_id: str
+    case_id: CaseId
     role: Literal["Tr", "Va", "Ts"]
     labelled: bool
     modality: Modality
@@ -63,6 +65,7 @@ class CaseRecord(BaseModel):
     image_sha256: str
     label_sha256: str | None
     source: str
+    doubts: dict[str, str] = {}
 
 
 def case_files(folder: Path, case_id: str, role: str, labelled: bool) -> dict[str, Path]:
