@@ -49,7 +49,9 @@ class Settings(BaseModel):
     @classmethod
     def _is_sound(cls, value: Any, info: ValidationInfo) -> Any:
         kinds = set(_kinds(cls.model_fields[info.field_name or ""].annotation))
-        for text in _texts_in(value):
+        # The fields of a model inside are named by that model.
+        inside = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+        for text in () if inside else _texts_in(value):
             if found := _CONTROL.search(text):
                 raise ValueError(
                     f"'{in_one_line(text)}' holds a control character ({in_one_line(found[0])}); remove it"
@@ -58,7 +60,8 @@ class Settings(BaseModel):
                 raise ValueError(f"'{in_one_line(text, 40)}' is longer than {MOST_CHARACTERS:,} characters")
             if int in kinds and _TOO_LARGE.fullmatch(text):
                 raise ValueError(f"{in_one_line(text, 20)}: is too large for a whole number")
-        _check_numbers(value, switches=not kinds & {int, float} or bool(kinds & {bool, Any}))
+        if not inside:
+            _check_numbers(value, switches=not kinds & {int, float} or bool(kinds & {bool, Any}))
         return _as_paths(value) if Path in kinds else value
 
 
