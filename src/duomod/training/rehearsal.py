@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from duomod.errors import InputError
@@ -21,7 +23,7 @@ _SHORT = 8
 _EDGES = (2, 4, 8, 16, 32, 64)
 
 
-def demand_patch(info: ModelInfo, sampling: SamplingConfig) -> None:
+def demand_patch(info: ModelInfo, sampling: SamplingConfig, plugin: Path | None) -> None:
     """Refuse patches that are too small to train on; larger ones cost nothing here.
 
     Most networks pad what does not fit, but a normalisation over the batch needs two values for each channel, and
@@ -32,7 +34,7 @@ def demand_patch(info: ModelInfo, sampling: SamplingConfig) -> None:
     """
     if min(info.patch) >= _SHORT and max(info.patch) > _EDGES[-1]:
         return
-    method = _built(info)
+    method = _built(info, plugin)
     stride = _stride(method)
     if min(info.patch) >= _SHORT and any(length > step for length, step in zip(info.patch, stride, strict=True)):
         return
@@ -42,7 +44,7 @@ def demand_patch(info: ModelInfo, sampling: SamplingConfig) -> None:
     for edge in _EDGES:
         z, y, x = info.patch
         larger = (max(z, edge), max(y, edge), max(x, edge))
-        if larger != info.patch and _problem(_built(info), info, sampling, larger) is None:
+        if larger != info.patch and _problem(_built(info, plugin), info, sampling, larger) is None:
             raise InputError(
                 f"--patch {_text(info.patch)} is too small for {info.method} with {info.networks}, which halves it down"
                 f" to 1 / {_text(stride)}, and {sampling.batch} labelled patches per step; the smallest that works:"
@@ -50,9 +52,9 @@ def demand_patch(info: ModelInfo, sampling: SamplingConfig) -> None:
             ) from problem
 
 
-def _built(info: ModelInfo) -> Method:
+def _built(info: ModelInfo, plugin: Path | None) -> Method:
     with torch.random.fork_rng(devices=[]):
-        return build_method(info)
+        return build_method(info, plugin=plugin)
 
 
 def _stride(method: Method) -> Patch:

@@ -14,16 +14,12 @@ import yaml
 
 from duomod.config import train_config
 from duomod.console import say
-from duomod.documents import read_yaml
 from duomod.errors import InputError
 from duomod.preprocessing.store import CaseRecord, Store
 from duomod.training.checkpoint import read_checkpoint
 from duomod.training.load import resumed_state
 from duomod.training.model_info import ModelInfo
-from duomod.workspace import write_text
-
-#: Written when a run has come to its end.
-MANIFEST = "train_manifest.json"
+from duomod.workspace import TRAINED, read_yaml, write_text
 
 #: What config.yaml says of the machine. Another one changes the last bits of the numbers, not what is trained.
 MACHINE = "machine"
@@ -69,9 +65,9 @@ def prepared(folder: Path, resolved: dict[str, Any], resume: bool, overwrite: bo
             others, or it is damaged.
     """
     config, last, best = folder / "config.yaml", folder / "ckpts" / "last.pth", folder / "ckpts" / "best_model.pth"
-    complete = (folder / MANIFEST).is_file()
+    complete = (folder / TRAINED).is_file()
     if overwrite or not (last.is_file() or complete):
-        for old in (folder / MANIFEST, last, best, folder / "metrics.jsonl"):
+        for old in (folder / TRAINED, last, best, folder / "metrics.jsonl"):
             old.unlink(missing_ok=True)
         write_text(config, yaml.safe_dump(resolved, sort_keys=False))
         if resume:
@@ -99,10 +95,12 @@ def _stored(config: Path) -> dict[str, Any]:
         InputError: they are missing or damaged.
     """
     if not config.is_file():
-        raise InputError(f"{config}: missing, so that nobody knows which run this is; put it back, or --overwrite")
+        raise InputError(
+            f"{config}: missing: nobody knows which run this is; put it back, or --overwrite to start anew"
+        )
     stored = read_yaml(config)
-    if not isinstance(stored, dict) or not {"model", "data_path", "train"} <= stored.keys():
-        raise InputError(f"{config}: damaged (no settings of a run); put it back, or --overwrite trains anew")
+    if not isinstance(stored, dict) or not isinstance(stored.get("train"), dict) or "data_path" not in stored:
+        raise InputError(f"{config}: not the settings of a run; put the file back, or --overwrite to start anew")
     return stored
 
 
@@ -136,10 +134,10 @@ def _demand_same(folder: Path, stored: dict[str, Any], resolved: dict[str, Any])
 def _as_written_now(stored: dict[str, Any]) -> dict[str, Any]:
     """A run's ``config.yaml`` with its augmentation as a list, which version 0.1 wrote as single settings."""
     augment = stored["train"].get("augment", {})
-    if "transforms" in augment:
+    if not isinstance(augment, dict) or "transforms" in augment:
         return dict(stored)
     # The preset says where its flips come from, which no setting of version 0.1 did.
-    now = train_config(stored.get("preset", "default"), {"augment": augment}).augment
+    now = train_config(str(stored.get("preset", "default")), {"augment": augment}).augment
     return {**stored, "train": {**stored["train"], "augment": now.model_dump(mode="json")}}
 
 

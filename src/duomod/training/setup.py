@@ -21,6 +21,7 @@ from duomod.option_values import merged
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, class_counts, demand_cases
 from duomod.seeding import torch_seed
+from duomod.settings import checked
 from duomod.training.build import build_method, with_networks
 from duomod.training.loop import fit
 from duomod.training.model_info import ModelInfo
@@ -69,7 +70,8 @@ class _Plan:
         seed, info = self.settings.seed, self.info
         torch.manual_seed(torch_seed(seed, "weights"))
         crop = Crop(info.patch, seed, self.config.sampling, self.config.augment)
-        method = build_method(info, class_counts(self.store, self.split.labelled, crop, self.own.counts_from))
+        counts = class_counts(self.store, self.split.labelled, crop, self.own.counts_from)
+        method = build_method(info, counts, plugin=self.settings.plugin)
         guard_shallow_convolutions(method, self.device, self.dtype)
         lay_out(method, self.device)
         return Run(
@@ -122,19 +124,19 @@ def _planned(settings: TrainSettings) -> _Plan:
     split = _split(store, cls, settings)
     device = choose_device(settings.gpu)
     dtype = choose_dtype(config.precision, device)
-    info = ModelInfo(
-        method=settings.model,
-        method_settings=own.model_dump(),
-        network=config.network,
-        in_channels=store.channels,
-        num_classes=store.spec.num_classes,
-        patch=config.patch or store.spec.patch,
-        spec=store.spec,
-        plugin=str(settings.plugin.resolve()) if settings.plugin else None,
-    )
-    info = with_networks(info)
+    facts = {
+        "method": settings.model,
+        "method_settings": own.model_dump(),
+        "network": config.network,
+        "in_channels": store.channels,
+        "num_classes": store.spec.num_classes,
+        "patch": config.patch or store.spec.patch,
+        "spec": store.spec,
+        "modalities": sorted({store.cases[case].modality for case in (*split.labelled, *split.unlabelled)}),
+    }
+    info = with_networks(checked(ModelInfo, facts), settings.plugin)
     demand_cases(store, split, cls.uses_unlabelled)
-    demand_patch(info, config.sampling)
+    demand_patch(info, config.sampling, settings.plugin)
     steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
     return _Plan(settings, config, own, store, split, device, dtype, info, steps_per_epoch)
 
