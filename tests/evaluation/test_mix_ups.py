@@ -139,7 +139,7 @@ def test_axes_are_those_of_the_world_not_of_the_array() -> None:
     image = sitk.PermuteAxes(sitk.GetImageFromArray(body(0)), (1, 2, 0))
     truth = sitk.GetArrayFromImage(image)
     # The world's left-right is the array's first axis now.
-    found = mirror(np.ascontiguousarray(truth[::-1]), truth, Geometry.of(image))
+    found = mirror(np.ascontiguousarray(truth[::-1]), truth, Geometry.of(image), 0.0)
     assert found is not None
     assert (found.axes, found.dice_if) == ("left-right", 1.0)
 

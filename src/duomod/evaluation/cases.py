@@ -226,9 +226,9 @@ def _mixed_up(
 ) -> dict[str, list[Fit] | Mirror | None]:
     """Fields of a case's scores that say why its Dice is low, where labels or sides were mixed up."""
     predicted, true, common = (sum(score.voxels[i] for score in scores) for i in range(3))
-    low = predicted > 0 and true > 0 and dice(predicted, true, common) < LOW
+    overall = dice(predicted, true, common) if predicted and true else 1.0
     counts = [[0, *(score.voxels[i] for score in scores)] for i in range(2)]
     return {
         "fits": fits(counts[0], counts[1], [(), *(score.lies_in for score in scores)]),
-        "mirror": mirror(prediction, truth, grid) if low else None,
+        "mirror": mirror(prediction, truth, grid, overall) if overall < LOW else None,
     }

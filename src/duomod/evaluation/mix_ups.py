@@ -101,10 +101,18 @@ def fits(predicted: Sequence[int], true: Sequence[int], common: Sequence[Sequenc
     return found
 
 
-def mirror(prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], grid: Geometry) -> Mirror | None:
-    """How a prediction (D, H, W) has to be mirrored to fit; None where no way of it is clearly better.
+def mirror(
+    prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], grid: Geometry, as_it_is: float
+) -> Mirror | None:
+    """How a prediction has to be mirrored to fit; None where no way of it is clearly better.
 
-    The class has to agree, too. All seven ways are tried on a thinned volume.
+    All seven ways are tried on a thinned volume; where a voxel's class differs it does not count.
+
+    Args:
+        prediction: Label map (D, H, W), not empty.
+        truth: Label map of the same shape.
+        grid: Where both lie.
+        as_it_is: Dice of the foreground, classes told apart.
     """
     step = max(1, round((truth.size / _THINNED) ** (1 / 3)))
     total = int(np.count_nonzero(prediction) + np.count_nonzero(truth))
@@ -121,9 +129,7 @@ def mirror(prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], grid
     best = max(itertools.product((1, -1), repeat=3), key=roughly)
     if best == (1, 1, 1):
         return None
-    as_it_is, mirrored = (
-        2 * int(np.count_nonzero((turned(ends) == truth) & (truth > 0))) / total for ends in ((1, 1, 1), best)
-    )
+    mirrored = 2 * int(np.count_nonzero((turned(best) == truth) & (truth > 0))) / total
     if mirrored < as_it_is + GAIN:
         return None
     # The array's axes are z, y, x; the grid's columns are x, y, z.
