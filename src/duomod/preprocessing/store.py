@@ -172,6 +172,13 @@ class Store:
         record = self._record(case_id)
         return case_files(self.folder, case_id, record.role, record.labelled)
 
+    def written_checksum(self, case_id: str, kind: str) -> str | None:
+        """Checksum that one of a case's files was written with; None where there is none.
+
+        Preprocessing makes one channel: images of several were put there afterwards.
+        """
+        return None if kind == "image" and self.channels > 1 else self._record(case_id).crc32.get(kind)
+
     def image(self, case_id: str) -> NDArray[np.generic]:
         """Memory map of an image, (C, D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
 

@@ -51,7 +51,7 @@ def verify(store: Store, case_ids: Iterable[str], kinds: Sequence[str] = KINDS) 
     for case_id, kind, path in files:
         try:
             _open(store, case_id, kind)
-            if not seen.knows(path, store.cases[case_id].crc32.get(kind)):
+            if not seen.knows(path, store.written_checksum(case_id, kind)):
                 unread.append((case_id, kind, path))
         except InputError as error:
             problems += error.problems
@@ -60,7 +60,7 @@ def verify(store: Store, case_ids: Iterable[str], kinds: Sequence[str] = KINDS) 
             for case_id, kind, path in unread:
                 found = _problem(store, case_id, kind, path)
                 if found is None:
-                    seen.add(path, store.cases[case_id].crc32.get(kind))
+                    seen.add(path, store.written_checksum(case_id, kind))
                 else:
                     problems.append(found)
                 advance(case_id)
@@ -78,7 +78,7 @@ def _open(store: Store, case_id: str, kind: str) -> NDArray[Any] | None:
 
 
 def _problem(store: Store, case_id: str, kind: str, path: Path) -> str | None:
-    written = store.cases[case_id].crc32.get(kind)
+    written = store.written_checksum(case_id, kind)
     if written is not None:
         if checksum(path) == written:
             return None
