@@ -39,8 +39,8 @@ FOLDER_CIRCLES: set[tuple[str, ...]] = {
 }
 UNUSED: set[str] = {
     # Stay: http.server calls them.
-    "src/duomod/report/viewer/serve.py:Handler.list_directory",
-    "src/duomod/report/viewer/serve.py:Handler.log_message",
+    "src/duomod/report/viewer/server.py:Handler.list_directory",
+    "src/duomod/report/viewer/server.py:Handler.log_message",
     # Stays: notebooks look for it.
     "src/duomod/api.py:Result._repr_html_",
     # Stays: for methods of the user's, whose strong views may be moved.

@@ -11,6 +11,11 @@ from duomod.flags import Dataset, Flag
 from duomod.settings import Settings
 
 
+Anonymous = Annotated[
+    bool, Field(description="Number the cases, and leave out file names, paths, and what may name people or machines.")
+]
+
+
 class ReportOptions(Settings):
     """What an experiment's file says about its report."""
 
@@ -23,6 +28,7 @@ class ReportOptions(Settings):
     viewer: bool = Field(True, description="A 2D/3D viewer of every case.")
     all_seeds: bool = Field(False, description="The viewer shows all seeds, not only the first of each method.")
     title: str | None = Field(None, description="Of the page.")
+    anonymous: Anonymous = False
 
 
 class ReportSettings(ReportOptions):

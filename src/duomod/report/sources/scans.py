@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from duomod.errors import InputError
 from duomod.inference.dicom import find_series, read_series
 from duomod.preprocessing.geometry import canonical
 
+#: A scan with values below this is taken for CT: air is -1000 HU, and MR values start at 0.
+_AIR_HU = -500
+
 
 @dataclass(frozen=True)
 class Overlay:
@@ -28,41 +31,45 @@ class Overlay:
 
 @dataclass(frozen=True)
 class CaseSource:
-    """What a case is shown from.
+    """Files that a case is shown from.
 
     Attributes:
-        case: Its id.
-        scan: A NIfTI file or a DICOM folder.
+        scan: A scan's file or a DICOM folder.
         truth: True label map, or None.
         predictions: Predicted label maps.
-        classes: Class names, background first.
-        modality: CT values are Hounsfield units; MR values get a window of their own.
+        num_classes: Background included; None: as many as can be stored.
+        modality: As recorded or described; None: as the DICOM header or the values say.
         label_merges: Raw label value -> class index, applied when label maps are read.
     """
 
-    case: str
     scan: Path
     truth: Path | None
     predictions: Sequence[Overlay]
-    classes: Sequence[str]
-    modality: Modality
+    num_classes: int | None = None
+    modality: Modality | None = None
     label_merges: Mapping[int, int] = field(default_factory=dict)
 
 
-def read_scan(path: Path) -> sitk.Image:
-    """Read a NIfTI file or the DICOM series in a folder.
+@dataclass(frozen=True)
+class CaseImages:
+    """A case's scan and label maps: in RAS, on one grid.
 
-    Raises:
-        InputError: it cannot be read, or the folder holds no series or several.
+    Attributes:
+        scan: The scan.
+        truth: True label map, or None.
+        predictions: Name and label map of each prediction, in the order of its source.
+        modality: CT values are Hounsfield units; MR values get a window of their own.
     """
-    if not path.is_dir():
-        return read_image(path)
-    series, problems = find_series(path)
-    if problems:
-        raise InputError(problems)
-    if len(series) != 1:
-        raise InputError(f"{path}: holds {len(series)} DICOM series; give the folder of one series, or a NIfTI file")
-    return read_series(series[0])
+
+    scan: sitk.Image
+    truth: sitk.Image | None
+    predictions: tuple[tuple[str, sitk.Image], ...]
+    modality: Modality
+
+    @property
+    def maps(self) -> list[sitk.Image]:
+        """All label maps: the truth, if there is one, then the predictions."""
+        return [*([self.truth] if self.truth is not None else []), *(labels for _, labels in self.predictions)]
 
 
 def label_array(image: sitk.Image) -> Labels:
@@ -70,45 +77,69 @@ def label_array(image: sitk.Image) -> Labels:
     return to_array(image).astype(np.uint8, copy=False)
 
 
-def read_case(source: CaseSource) -> tuple[sitk.Image, list[sitk.Image]]:
-    """Read a case's files and turn all to RAS.
+def read_case(source: CaseSource) -> tuple[CaseImages | None, list[str]]:
+    """Read a case's files, each once, and turn all to RAS.
 
     Returns:
-        The scan, and the label maps: the truth, if there is one, then the predictions.
-
-    Raises:
-        InputError: lists every file that cannot be read, has unknown labels or does not lie on the scan's grid.
+        What could be read, None without the scan; and a sentence about every file that cannot be read, has unknown
+        labels or does not lie on the scan's grid, which is left out.
     """
     problems: list[str] = []
+    try:
+        scan, modality = _read_scan(source.scan)
+    except InputError as error:
+        problems += error.problems
+        scan = None
 
-    def attempt(read: Callable[[Path], sitk.Image], path: Path) -> sitk.Image | None:
+    def labels(path: Path) -> sitk.Image | None:
         try:
-            return canonical(read(path))
+            array, geometry = read_labels(path, source.num_classes, source.label_merges)
+            found = canonical(geometry.image_of(array))
+            return found if scan is None else _on_grid(found, path, scan, source.scan)
         except InputError as error:
             problems.extend(error.problems)
             return None
 
-    def labels(path: Path) -> sitk.Image:
-        array, geometry = read_labels(path, len(source.classes), source.label_merges)
-        return geometry.image_of(array)
+    truth = labels(source.truth) if source.truth is not None else None
+    predictions = [(overlay.name, labels(overlay.path)) for overlay in source.predictions]
+    if scan is None:
+        return None, problems
+    known = tuple((name, one) for name, one in predictions if one is not None)
+    return CaseImages(scan, truth, known, source.modality or modality or _seen_modality(scan)), problems
 
-    scan = attempt(read_scan, source.scan)
-    paths = [*([source.truth] if source.truth is not None else []), *(one.path for one in source.predictions)]
-    maps = [attempt(labels, path) for path in paths]
-    if scan is not None:
-        grid = Geometry.of(scan)
-        for path, one in zip(paths, maps, strict=True):
-            if one is None:
-                continue
-            differences = Geometry.of(one).differences(grid)
-            if not differences:
-                # The same up to rounding; made exactly the same, so that all arrays are cut and resampled alike.
-                grid.apply_to(one)
-            else:
-                problems.append(
-                    f"{path}: lies on another grid than the scan {source.scan}: {'; '.join(differences)}"
-                    " (in right-front-top order); give the label map of this scan, on its own grid"
-                )
-    if problems or scan is None:
+
+def _read_scan(path: Path) -> tuple[sitk.Image, Modality | None]:
+    """Read a scan's file or the DICOM series in a folder; with the modality where its header has one.
+
+    Raises:
+        InputError: it cannot be read, or the folder holds no series or several.
+    """
+    if not path.is_dir():
+        return canonical(read_image(path)), None
+    series, problems = find_series(path)
+    if problems:
         raise InputError(problems)
-    return scan, [one for one in maps if one is not None]
+    if len(series) != 1:
+        raise InputError(f"{path}: holds {len(series)} DICOM series; give the folder of one series, or a NIfTI file")
+    return canonical(read_series(series[0])), series[0].modality
+
+
+def _seen_modality(scan: sitk.Image) -> Modality:
+    return "CT" if to_array(scan).min() < _AIR_HU else "MR"
+
+
+def _on_grid(labels: sitk.Image, path: Path, scan: sitk.Image, scan_path: Path) -> sitk.Image:
+    """A label map exactly on the scan's grid: the same up to rounding, so that all are cut and resampled alike.
+
+    Raises:
+        InputError: it lies elsewhere.
+    """
+    grid = Geometry.of(scan)
+    differences = Geometry.of(labels).differences(grid)
+    if differences:
+        raise InputError(
+            f"{path}: lies on another grid than the scan {scan_path}: {'; '.join(differences)}"
+            " (in right-front-top order); give the label map of this scan, on its own grid"
+        )
+    grid.apply_to(labels)
+    return labels
