@@ -12,7 +12,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-#: What our own texts hold beyond ASCII, in letters that every console has; anything else it lacks becomes a question mark.
+#: What our own texts hold beyond ASCII, in letters that every console has; anything else becomes a question mark.
 _PLAIN_LETTERS = {
     "±": "+-",
     "×": "x",

@@ -28,6 +28,12 @@ class InputError(DuomodError):
         super().__init__("\n".join(self.problems))
 
 
+def in_one_line(text: str, most: int = 200) -> str:
+    """Return a text from outside as a message can show it: control characters written out, cut after ``most``."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
 def nearest_name(wrong: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name closest to ``wrong``, or an empty string."""
     matches = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)

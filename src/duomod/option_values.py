@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
 from duomod.errors import InputError
+from duomod.workspace import parse_yaml
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def assignments(texts: list[str], flag: str) -> dict[str, Any]:
             continue
         try:
             result = merged(result, nested(key.strip(), _read(value)))
-        except yaml.YAMLError:
+        except InputError:
             problems.append(f"{flag} '{text}': the value cannot be read; put quotes around it")
     if problems:
         raise InputError(problems)
@@ -65,7 +67,7 @@ def _leaves(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]
 
 def _as_yaml(value: Any) -> str:
     if isinstance(value, str):
-        with contextlib.suppress(yaml.YAMLError):
+        with contextlib.suppress(InputError):
             if _read(value) == value:
                 return value
         return json.dumps(value, ensure_ascii=False)
@@ -76,8 +78,9 @@ def _as_yaml(value: Any) -> str:
 
 def _read(text: str) -> Any:
     """The value that a text stands for."""
-    value = yaml.safe_load(text)
-    if value == text.strip():
+    value = parse_yaml(text, "value")
+    if isinstance(value, str) and value == text.strip():
         with contextlib.suppress(ValueError):
-            return float(value)  # YAML 1.1 takes 1e-4 for a text
+            number = float(value)  # YAML 1.1 takes 1e-4 for a text
+            return number if math.isfinite(number) else value
     return value

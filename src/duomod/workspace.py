@@ -20,7 +20,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from duomod.errors import DuomodError, InputError
+from duomod.documents import parse_json as parse_json
+from duomod.documents import parse_yaml as parse_yaml
+from duomod.documents import read_json as read_json
+from duomod.documents import read_json_lines as read_json_lines
+from duomod.documents import read_text as read_text
+from duomod.documents import read_yaml as read_yaml
+from duomod.errors import DuomodError
 from duomod.locks import hold
 from duomod.version import __version__
 
@@ -173,20 +179,6 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, data: Any) -> None:
     """Write a JSON file atomically; NaN and infinity are refused."""
     write_text(target, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(source: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{source}: file not found") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{source}: not a valid JSON file ({error})") from None
 
 
 def sha256(source: Path) -> str:

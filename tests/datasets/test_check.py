@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from duomod.datasets.check import check_case
+from duomod.datasets.check import load_case
 from duomod.datasets.importers import RawCase
 from duomod.datasets.spec import DatasetSpec, parse_spec
 
 SPEC = parse_spec({"name": "x", "classes": ["background", "a", "b"]}, "x")
 OBLIQUE = (0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+
+
+def check_case(case: RawCase, spec: DatasetSpec) -> list[str]:
+    return load_case(case, spec)[2]
 
 
 def write(path: Path, array: np.ndarray, spacing=(1.0, 1.0, 2.0), origin=(0.0, 5.0, -3.0), direction=OBLIQUE) -> Path:

@@ -40,13 +40,13 @@ class TestValues:
         assert record.shape == store.image("a").shape[1:] == (9, 8, 5)
 
     def test_a_ramp_in_mm_stays_a_ramp_in_mm(self, tmp_path: Path) -> None:
-        # HU = 3 x + 5 z in mm from the first voxel: linear resampling keeps it inside the scan.
+        # HU = 3 x + 5 z - 90 in mm from the first voxel: linear resampling keeps it inside the scan.
         z, _, x = np.meshgrid(np.arange(12) * 2.5, np.arange(8) * 1.0, np.arange(16) * 0.5, indexing="ij")
-        write(tmp_path / "raw/imagesTr/a.nii.gz", scan((3 * x + 5 * z).astype(np.float32), "RAS", (0.5, 1.0, 2.5)))
+        write(tmp_path / "raw/imagesTr/a.nii.gz", scan((3 * x + 5 * z - 90).astype(np.float32), "RAS", (0.5, 1.0, 2.5)))
         store = Store.open(preprocess(tmp_path / "raw", tmp_path / "out", num_classes=2, spacing=(1, 1, 1.25)))
         got = store.image("a")[0, :-1, :, :-1]
         z, _, x = np.meshgrid(*(np.arange(n) for n in got.shape), indexing="ij")
-        np.testing.assert_allclose(got, 3 * x + 5 * 1.25 * z, atol=0.51)
+        np.testing.assert_allclose(got, 3 * x + 5 * 1.25 * z - 90, atol=0.51)
 
     def test_counts_and_statistics_are_those_of_the_arrays(self, tmp_path: Path) -> None:
         store = Store.open(preprocess(raw_set(tmp_path / "raw"), tmp_path / "out"))
@@ -58,8 +58,8 @@ class TestValues:
 
     def test_amos_mr_cases_are_normalised_per_case(self, tmp_path: Path) -> None:
         hu, _ = body()
-        for case in ("amos_0499", "amos_0507"):
-            write(tmp_path / "raw/imagesTr" / f"{case}.nii.gz", scan((hu + 2000).astype(np.int16)))
+        for case, offset in (("amos_0499", 0), ("amos_0507", 2000)):
+            write(tmp_path / "raw/imagesTr" / f"{case}.nii.gz", scan((hu + offset).astype(np.int16)))
         store = Store.open(preprocess(tmp_path / "raw", tmp_path / "out", dataset="amos22"))
         assert [store.cases[c].modality for c in ("amos_0499", "amos_0507")] == ["CT", "MR"]
         assert store.image("amos_0499").dtype == np.int16

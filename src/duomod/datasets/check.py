@@ -37,8 +37,3 @@ def load_case(case: RawCase, spec: DatasetSpec) -> tuple[sitk.Image | None, sitk
                 " export the label again on the image's grid"
             )
     return image, label, problems
-
-
-def check_case(case: RawCase, spec: DatasetSpec) -> list[str]:
-    """Return all problems of one case."""
-    return load_case(case, spec)[2]

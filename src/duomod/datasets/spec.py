@@ -9,12 +9,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from duomod.datasets.case_names import case_id
 from duomod.errors import InputError, nearest_name, unknown_name
 from duomod.settings import checked
+from duomod.workspace import parse_yaml, read_yaml
 
 Modality = Literal["CT", "MR"]
 Role = Literal["Tr", "Va", "Ts", "Un"]
@@ -156,18 +156,11 @@ def load_spec(name_or_path: str) -> DatasetSpec:
     """
     name = _ALIASES.get(name_or_path, name_or_path)
     if (shipped := _builtin().get(name)) is not None:
-        text = shipped.read_text(encoding="utf-8")
+        data = parse_yaml(shipped.read_text(encoding="utf-8"), name)
     elif Path(name_or_path).suffix in (".yaml", ".yml"):
-        try:
-            text = Path(name_or_path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{name_or_path}: cannot read the data set description ({error.strerror})") from None
+        data = read_yaml(Path(name_or_path))
     else:
         raise InputError(f"{unknown_name('data set', name_or_path, builtin_names())}; or give the path of a YAML file")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{name_or_path}: not valid YAML ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{name_or_path}: expected fields such as name, classes, spacing")
     return parse_spec(data, name_or_path)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from duomod.config import TrainChanges, TrainConfig
@@ -32,6 +31,7 @@ from duomod.preprocessing.settings import PreprocessOptions, PreprocessSettings
 from duomod.report.settings import ReportOptions, ReportSettings
 from duomod.settings import Settings, checked
 from duomod.training.settings import TrainOptions, TrainSettings
+from duomod.workspace import read_yaml
 
 CHECKPOINT = Path("ckpts") / "best_model.pth"
 #: The command that lists the settings of an experiment.
@@ -284,12 +284,7 @@ def load_pipeline(path: Path) -> PipelineConfig:
     Raises:
         InputError: missing, not YAML, or lists every wrong field.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected fields such as methods, seeds and gt_path")
     return checked(PipelineConfig, data, source=f"{path}: ", see=EXPERIMENT_LIST)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from duomod.console import out, progress_in
+from duomod.errors import InputError
 from duomod.experiments.planning import plan_of
 from duomod.experiments.records import Record, Records
 from duomod.experiments.settings import StatusSettings, load_pipeline
 from duomod.experiments.steps import Kind, Plan, Step
+from duomod.workspace import read_json_lines, read_yaml
 
 State = Literal["done", "running", "waiting", "failed", "skipped", "interrupted"]
 #: What a log says last is in its last bytes.
@@ -109,28 +109,24 @@ def _trained(step: Step) -> tuple[int | None, int | None, float | None]:
     for numbers in _metrics(step.run / "metrics.jsonl"):
         done = int(numbers["step"]) + 1
         dice = numbers.get("val_dice")
-        if dice is not None and (best is None or dice > best):
+        if isinstance(dice, int | float) and (best is None or dice > best):
             best = dice
     return done, _steps_in_all(step.run / "config.yaml"), best
 
 
 def _metrics(path: Path) -> Iterator[dict[str, float]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        records = read_json_lines(path)
+    except InputError:  # not there yet, or damaged: the table goes without
         return
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:  # being written
-            continue
+    yield from (record for record in records if isinstance(record.get("step"), int))
 
 
 def _steps_in_all(path: Path) -> int | None:
     try:
-        run = yaml.safe_load(path.read_text(encoding="utf-8"))
+        run = read_yaml(path)
         return int((run["train"]["max_epochs"] + run["train"]["final_epoch"]) * run["steps_per_epoch"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

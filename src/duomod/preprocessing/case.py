@@ -22,6 +22,7 @@ from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
 from duomod.preprocessing.geometry import canonical, resample_image, resample_label
 from duomod.preprocessing.intensity import outside_value, statistics, stored
+from duomod.preprocessing.intensity_check import Finding, Intensities, findings
 from duomod.preprocessing.store import BODY, STAGING, CaseRecord, case_files
 from duomod.seeding import generator
 from duomod.workspace import atomic_path, read_json, sha256, write_json
@@ -38,11 +39,15 @@ _BODY_ABOVE: dict[Modality, float] = {"CT": -500.0, "MR": 0.05}
 
 @dataclass(frozen=True)
 class CaseJob:
-    """All that a worker needs to know of one case. ``settings`` are those that the arrays depend on."""
+    """All that a worker needs to know of one case. ``settings`` are those that the arrays depend on.
+
+    With ``accept_intensities``, voxels that cannot be what they are taken for are doubtful only.
+    """
 
     case: RawCase
     spec: DatasetSpec
     source: str
+    accept_intensities: bool = False
 
     @property
     def role(self) -> str:
@@ -69,6 +74,14 @@ class CaseJob:
     def files(self, folder: Path) -> dict[str, Path]:
         """Arrays in a folder."""
         return case_files(folder, self.case.case_id, self.role, self.case.label is not None)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a case cannot be used: ``problems`` name their file, ``finding`` is about the image's voxels."""
+
+    problems: list[str]
+    finding: Finding | None = None
 
 
 def working_volume(image: sitk.Image, modality: Modality, spacing_mm: Triple) -> tuple[NDArray[np.generic], Geometry]:
@@ -111,16 +124,36 @@ def class_coords(
     return drawn
 
 
-def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | list[str]:
+def _checked(job: CaseJob) -> tuple[sitk.Image, sitk.Image | None, dict[str, str]] | Refused:
+    """Image, label and what is doubtful about the image's voxels (kind -> sentence), or why they cannot be used."""
+    image, label, problems = load_case(job.case, job.spec)
+    if image is None:
+        return Refused(problems)
+    modality = job.spec.case_modality(job.case.case_id)
+    found = findings(Intensities.of(sitk.GetArrayViewFromImage(image)), modality) if not problems else []
+    fatal = next((finding for finding in found if finding.fatal and not job.accept_intensities), None)
+    if problems or fatal is not None:
+        return Refused(problems, fatal)
+    return image, label, {finding.kind: finding.text for finding in found}
+
+
+def check_case(job: CaseJob) -> Refused | None:
+    """Why a case cannot be used; None where it can."""
+    checked = _checked(job)
+    return checked if isinstance(checked, Refused) else None
+
+
+def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | Refused:
     """Check one case and, if it is good, write its arrays below ``folder``; ``cases/<case>.json`` comes last.
 
     Returns:
         The record, or everything that is wrong with the case (then nothing is written).
     """
     case, spec = job.case, job.spec
-    image, label, problems = load_case(case, spec)
-    if problems or image is None:
-        return problems
+    checked = _checked(job)
+    if isinstance(checked, Refused):
+        return checked
+    image, label, doubts = checked
     modality = spec.case_modality(case.case_id)
     original = Geometry.of(image)
     array, working = working_volume(image, modality, spec.spacing)
@@ -142,6 +175,7 @@ def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | list[str]:
         image_sha256=hashes[case.image],
         label_sha256=None if case.label is None else hashes[case.label],
         source=job.source,
+        doubts=doubts,
     )
     files = job.files(folder)
     _save(files["image"], array)

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from duomod.console import progress, say
-from duomod.datasets.check import check_case
 from duomod.datasets.importers import RawCase, list_cases
 from duomod.datasets.index import read_index
 from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
 from duomod.errors import InputError
-from duomod.preprocessing.case import CaseJob, finished_record, marker_file, preprocess_case
+from duomod.preprocessing.case import CaseJob, Refused, check_case, finished_record, marker_file, preprocess_case
+from duomod.preprocessing.intensity_check import Finding, of_set
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
 from duomod.workers import Task, run_tasks
@@ -48,7 +48,9 @@ def run_preprocess(config: PreprocessSettings) -> Path:
     _check_output(data_path, output_path, spec)
     cases, problems = list_cases(data_path, spec)
     problems += raw_list_problems(data_path / "splits", [case.case_id for case in cases])
-    jobs = [CaseJob(case, spec, case.image.relative_to(data_path).as_posix()) for case in cases]
+    jobs = [
+        CaseJob(case, spec, case.image.relative_to(data_path).as_posix(), config.accept_intensities) for case in cases
+    ]
     _say_counts(cases, spec)
     staging = output_path / STAGING
     created = [folder for folder in (output_path, *output_path.parents) if not folder.exists()]
@@ -80,6 +82,7 @@ def run_preprocess(config: PreprocessSettings) -> Path:
             "cases": [record.model_dump(mode="json") for record in ordered.values()],
         },
     )
+    _say_doubts(store)
     _say_result(store)
     return output_path
 
@@ -109,27 +112,30 @@ def _run(
         Records by case id, and all problems in the order of the cases.
     """
     records: dict[str, CaseRecord] = {}
-    problems: dict[str, list[str]] = {}
+    refused: dict[str, Refused] = {}
     largest_first = sorted(jobs, key=lambda job: -_size(job.case))
     with progress("preprocess", len(jobs)) as advance:
 
-        def tasks() -> Iterator[Task[CaseRecord | list[str]]]:
+        def tasks() -> Iterator[Task[CaseRecord | Refused | None]]:
             for job in largest_first:
-                if check_only or problems:
-                    yield Task(job.case.case_id, partial(check_case, job.case, job.spec))
+                if check_only or refused:
+                    yield Task(job.case.case_id, partial(check_case, job))
                 else:
                     yield Task(job.case.case_id, partial(preprocess_case, job, staging))
 
-        def take(position: int, result: CaseRecord | list[str]) -> None:
+        def take(position: int, result: CaseRecord | Refused | None) -> None:
             case_id = largest_first[position].case.case_id
             if isinstance(result, CaseRecord):
                 records[case_id] = result
-            elif result:
-                problems[case_id] = result
+            elif result is not None:
+                refused[case_id] = result
             advance(case_id)
 
         run_tasks(tasks(), min(workers, len(jobs)), take, threads=1)
-    return records, [text for job in jobs for text in problems.get(job.case.case_id, [])]
+    in_order = [(job.case, refused[job.case.case_id]) for job in jobs if job.case.case_id in refused]
+    problems = [text for _, one in in_order for text in one.problems]
+    of_voxels = [(str(case.image), one.finding) for case, one in in_order if one.finding is not None]
+    return records, problems + of_set(of_voxels, len(jobs))
 
 
 def _size(case: RawCase) -> int:
@@ -208,6 +214,16 @@ def _say_counts(cases: Sequence[RawCase], spec: DatasetSpec) -> None:
     modalities = [spec.case_modality(case.case_id) for case in cases]
     counts = " and ".join(f"{modalities.count(m)} {m}" for m in ("CT", "MR") if m in modalities)
     say(f"{text}; {counts}; voxels of {' x '.join(f'{mm:g}' for mm in spec.spacing)} mm")
+
+
+def _say_doubts(store: Store) -> None:
+    doubts = [
+        (record.source, Finding(kind, text, fatal=False))
+        for record in store.cases.values()
+        for kind, text in record.doubts.items()
+    ]
+    for line in of_set(doubts, len(store.cases)):
+        say(f"doubtful: {line}")
 
 
 def _say_result(store: Store) -> None:

@@ -22,6 +22,7 @@ class PreprocessOptions(Settings):
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
         None, description="Voxel size in mm as x,y,z instead of the description's."
     )
+    accept_intensities: bool = Field(False, description="Take scans whose voxels seem to be no HU (CT), or no MR.")
 
 
 class PreprocessSettings(PreprocessOptions):

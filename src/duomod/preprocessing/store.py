@@ -47,6 +47,7 @@ class CaseRecord(BaseModel):
         image_sha256: Hash of the raw image file.
         label_sha256: Hash of the raw label file; None without label.
         source: Raw image file, relative to the raw data set.
+        doubts: What is doubtful about the raw voxels: kind of doubt -> sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +64,7 @@ class CaseRecord(BaseModel):
     image_sha256: str
     label_sha256: str | None
     source: str
+    doubts: dict[str, str] = {}
 
 
 def case_files(folder: Path, case_id: str, role: str, labelled: bool) -> dict[str, Path]:

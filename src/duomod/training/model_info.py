@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.networks.vnet_published import is_vnet
 from duomod.settings import checked
+from duomod.workspace import parse_json
 
 INFO_KEY = "duomod"
 
@@ -46,11 +46,10 @@ def stated_info(path: Path, content: Mapping[str, Any]) -> ModelInfo:
     Raises:
         InputError: it is damaged.
     """
-    try:
-        stored = json.loads(content[INFO_KEY])
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: its description of the model is damaged ({error})") from None
-    info = checked(ModelInfo, stored, source=f"{path}: its description of the model is damaged: ")
+    damaged = f"{path}: its description of the model is damaged"
+    if not isinstance(content[INFO_KEY], str):
+        raise InputError(f"{damaged} (not a text); take another copy of the file")
+    info = checked(ModelInfo, parse_json(content[INFO_KEY], damaged), source=f"{damaged}: ")
     if not info.networks and any(is_vnet(state) for state in content.values() if isinstance(state, dict)):
         return info.model_copy(update={"network": info.network.model_copy(update={"name": "vnet"})})
     return info

@@ -27,7 +27,7 @@ from duomod.training.loop import Run, fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.training.settings import TrainSettings
-from duomod.workspace import sweep_parts, write_manifest, write_text
+from duomod.workspace import read_yaml, sweep_parts, write_manifest, write_text
 
 MANIFEST = "train_manifest.json"
 
@@ -201,7 +201,9 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
         if resume:
             say(f"{folder}: nothing to resume; starting from the beginning")
         return "new"
-    stored = yaml.safe_load(stored_path.read_text(encoding="utf-8")) if stored_path.is_file() else {}
+    stored = read_yaml(stored_path) if stored_path.is_file() else {}
+    if not isinstance(stored, dict) or not isinstance(stored.get("train", {}), dict):
+        raise InputError(f"{stored_path}: not the settings of a run; put the file back, or --overwrite to start anew")
     # What a run begun before its networks were recorded cannot say, its checkpoint does.
     changed = _differences({"networks": resolved["networks"], **_as_written_now(stored)}, resolved)
     if changed:
@@ -221,10 +223,10 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
 def _as_written_now(stored: dict[str, Any]) -> dict[str, Any]:
     """A run's ``config.yaml`` with its augmentation as a list, which version 0.1 wrote as single settings."""
     augment = stored.get("train", {}).get("augment", {})
-    if "transforms" in augment:
+    if not isinstance(augment, dict) or "transforms" in augment:
         return stored
     # The preset says where its flips come from, which no setting of version 0.1 did.
-    now = train_config(stored.get("preset", "default"), {"augment": augment}).augment
+    now = train_config(str(stored.get("preset", "default")), {"augment": augment}).augment
     return {**stored, "train": {**stored.get("train", {}), "augment": now.model_dump(mode="json")}}
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from duomod.console import say
-from duomod.workspace import write_text
+from duomod.errors import InputError
+from duomod.workspace import parse_json, write_text
 
 
 class Trackers:
@@ -59,11 +60,11 @@ def _drop_from(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["step"] < step:
+            if parse_json(line, path, finite=False)["step"] < step:
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+        except (InputError, LookupError, TypeError):
             continue
     write_text(path, "".join(f"{line}\n" for line in kept))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from duomod.workspace import read_json
 
 #: What every relative number is relative to.
 BASELINE = "supervised"
@@ -37,4 +38,4 @@ def measurements_file() -> Path:
 
 def stored_measurements() -> Measurements:
     """The measurements that come with the package."""
-    return Measurements.model_validate(json.loads(measurements_file().read_text(encoding="utf-8")))
+    return Measurements.model_validate(read_json(measurements_file()))

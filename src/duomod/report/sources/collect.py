@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, find_results, mean_defined, summarise
@@ -19,9 +17,10 @@ from duomod.evaluation.method_values import MethodValues
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_frame, read_result
 from duomod.evaluation.settings import AggregateOptions
-from duomod.workspace import read_json
+from duomod.workspace import parse_yaml, read_json, read_json_lines, read_text
 
 RESULT = "result.csv"
+CONFIG = "config.yaml"
 SEEDS = "seed_*"
 
 
@@ -55,7 +54,10 @@ class Seed:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved settings, flat: ``train.optim.base_lr`` -> 0.02."""
-        return _flat(yaml.safe_load(self.settings) or {}) if self.settings else {}
+        settings = parse_yaml(self.settings, self.folder / CONFIG) if self.settings else {}
+        if not isinstance(settings, dict):
+            raise InputError(f"{self.folder / CONFIG}: not the settings of a run; move the file away")
+        return _flat(settings)
 
 
 @dataclass(frozen=True)
@@ -220,14 +222,14 @@ def _read_seed(table: ResultTable) -> Seed:
     predictions = folder / "predictions"
     recorded = Path(table.info.predictions) if table.info else None
     found = next((path for path in (predictions, recorded) if path is not None and path.is_dir()), None)
-    settings = folder / "config.yaml"
+    settings = folder / CONFIG
     return Seed(
         name=folder.name,
         folder=folder,
         table=table,
         organs=read_frame(organs) if organs.is_file() else None,
         curves=read_curves(folder / "metrics.jsonl"),
-        settings=settings.read_text(encoding="utf-8") if settings.is_file() else None,
+        settings=read_text(settings) if settings.is_file() else None,
         training=_recorded(folder / "train_manifest.json"),
         predictions=found,
         prediction=_recorded(found / "prediction.json") if found else {},
@@ -253,14 +255,9 @@ def read_curves(log: Path) -> dict[str, tuple[list[int], list[float]]]:
     curves: dict[str, tuple[list[int], list[float]]] = {}
     if not log.is_file():
         return curves
-    lines = log.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise InputError(f"{log}: line {number} is broken; move the file away to report without curves") from None
+    for record in read_json_lines(log):
+        if not isinstance(record.get("step"), int):
+            raise InputError(f"{log}: a line has no whole number as step; move the file away to report without it")
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 steps, values = curves.setdefault(name, ([], []))
