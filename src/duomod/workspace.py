@@ -30,6 +30,13 @@ from duomod.errors import DuomodError
 from duomod.locks import hold
 from duomod.version import __version__
 
+#: In the folder of a run: its settings, what it logs, what its training wrote down at the end, its label maps and, among
+#: them, what their prediction wrote down; and the table of their scores.
+CONFIG, METRICS, TRAINED = "config.yaml", "metrics.jsonl", "train_manifest.json"
+PREDICTIONS, PREDICTED, RESULT = "predictions", "prediction.json", "result.csv"
+#: Folders of a method's runs.
+SEEDS = "seed_*"
+
 #: Names of files and folders that are being written: the start, eight random characters, a suffix.
 _PART = ".part-"
 _IS_PART = re.compile(r"\.part-[a-z0-9_]{8}(\..*)?")

@@ -18,8 +18,8 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.evaluation.policy import OrganStatus
 from duomod.evaluation.results import ResultTable, read_frame
-from duomod.settings import checked
-from duomod.workspace import read_json, read_json_lines, read_yaml
+from duomod.settings import Model, checked
+from duomod.workspace import CONFIG, METRICS, PREDICTED, PREDICTIONS, TRAINED, read_json, read_json_lines, read_yaml
 
 #: Logged value -> (steps, values).
 Curves = dict[str, tuple[list[int], list[float]]]
@@ -146,10 +146,10 @@ def read_beside(table: ResultTable, of: str) -> Beside:
         organs=attempt(organs_table(table.path), lambda path: read_organs(path, table), None),
         curves=attempt(folder / METRICS, read_log, {}),
         settings=attempt(folder / CONFIG, read_settings, {}),
-        training=attempt(folder / TRAINED, lambda path: _record(Training, path), Training()),
+        training=attempt(folder / TRAINED, lambda path: read_record(Training, path), Training()),
         predictions=predictions,
         prediction=(
-            attempt(predictions / PREDICTED, lambda path: _record(Prediction, path), Prediction())
+            attempt(predictions / PREDICTED, lambda path: read_record(Prediction, path), Prediction())
             if predictions
             else Prediction()
         ),
@@ -157,8 +157,13 @@ def read_beside(table: ResultTable, of: str) -> Beside:
     )
 
 
-def _record(model: type[Found], path: Path) -> Found:
-    return checked(model, read_json(path), source=f"{path}: ")  # type: ignore[type-var]
+def read_record(model: type[Model], path: Path) -> Model:
+    """Read what a stage wrote down.
+
+    Raises:
+        InputError: unreadable, or not of that model.
+    """
+    return checked(model, read_json(path), source=f"{path}: ")
 
 
 def _is_there(path: Path) -> bool:
