@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from workshop import eventually
 
 from duomod.errors import DuomodError, InputError
+from duomod.experiments.records import born
 from duomod.workers import Task, run_apart, run_tasks
 
 
@@ -29,6 +32,13 @@ def refuse(value: int) -> int:
 def die(seconds: float = 0.0) -> int:
     time.sleep(seconds)
     os._exit(9)
+
+
+def end_by(number: int) -> int:
+    time.sleep(0.5)
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+    return 0
 
 
 def environment(_: int) -> tuple[str | None, int]:
@@ -134,34 +144,65 @@ def test_libraries_get_the_threads_they_are_lent() -> None:
     assert run_tasks(tasks, 2, threads=3) == [("3", 3)] * 2
 
 
+@pytest.mark.parametrize(
+    ("call", "cause"),
+    [
+        (die, r"\(exit code 9\)"),
+        (partial(end_by, signal.SIGKILL), r"\(SIGKILL, which the system sends where memory runs out\)"),
+        (partial(end_by, signal.SIGSEGV), r"\(SIGSEGV\)"),
+        (partial(end_by, signal.SIGTERM), r"\(told to end by another program\)"),
+    ],
+    ids=["exit", "kill", "crash", "told"],
+)
+def test_the_cause_of_a_death_is_told(call: Callable[[], int], cause: str) -> None:
+    with pytest.raises(DuomodError, match=f"while at deadly {cause}; run the same command"):
+        run_apart(Task("deadly", call))
+
+
+def test_processes_that_cannot_be_started_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
+        with pytest.raises(DuomodError, match=r"shared memory \(/dev/shm\) is full.*No space.*--workers 1"):
+            run_tasks([Task("a", os.getpid)], 2)
+    monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", full)
+    with pytest.raises(DuomodError, match=r"no further worker process can be started \(No space.*fewer --workers"):
+        run_tasks([Task("a", os.getpid)], 2)
+
+
 SCRIPT = """
+import os
 import time
 from functools import partial
 from pathlib import Path
-from duomod.workers import Task, run_apart, run_tasks
+from duomod.termination import termination_raises
+from duomod.workers import Task, run_tasks
 from duomod.workspace import atomic_path
 
 def slow(folder, name):
     with atomic_path(folder / name) as path:
         path.write_text("half")
-        (folder / f"{name}.begun").touch()
+        (folder / f"{name}.begun").write_text(str(os.getpid()))
         time.sleep(60)
 
 if __name__ == "__main__":
     here = Path.cwd()
     try:
-        run_tasks([Task(name, partial(slow, here, name)) for name in "abcd"], 2)
+        with termination_raises():
+            run_tasks([Task(name, partial(slow, here, name)) for name in "abcd"], 2)
     except KeyboardInterrupt:
         print("interrupted")
 """
 
 
-@pytest.mark.parametrize("to_all", [False, True], ids=["to the command", "to the whole terminal"])
-def test_ctrl_c_ends_what_is_running_and_leaves_nothing_half_written(to_all: bool, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
+def under_way(folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A command with two workers, each in the middle of writing a file; and the workers' numbers."""
+    (folder / "script.py").write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, "script.py"],
-        cwd=tmp_path,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -169,13 +210,51 @@ def test_ctrl_c_ends_what_is_running_and_leaves_nothing_half_written(to_all: boo
         # Started in the background, a shell's children would not hear Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*.begun"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert eventually(lambda: len([path for path in folder.glob("*.begun") if path.read_text()]) == 2)
+    return process, [int(path.read_text()) for path in folder.glob("*.begun")]
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the command", "to the whole terminal"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_ended_leaves_no_worker_and_nothing_half_written(
+    number: signal.Signals, to_all: bool, tmp_path: Path
+) -> None:
+    process, workers = under_way(tmp_path)
     began = time.monotonic()
-    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    (os.killpg if to_all else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=50)
+    assert eventually(lambda: all(born(worker) is None for worker in workers), 20)
     assert time.monotonic() - began < 20
-    assert out.strip() == "interrupted"
+    assert process.returncode == {signal.SIGINT: 0, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    assert out.strip() == ("interrupted" if number == signal.SIGINT else "")
     assert "Traceback" not in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.begun", "b.begun", "script.py"]
+    # A worker that is itself killed cannot tidy up: the next run does.
+    left = {"a.begun", "b.begun", "script.py"}
+    found = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".part-")}
+    assert found == left
+    if not (to_all and number == signal.SIGKILL):
+        assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_worker_that_is_deep_in_a_library_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(DEEP)
+    process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, start_new_session=True)
+    assert eventually(lambda: (tmp_path / "begun").is_file() and (tmp_path / "begun").read_text() != "")
+    process.kill()
+    process.wait()
+    assert eventually(lambda: born(int((tmp_path / "begun").read_text())) is None, 20)
+
+
+DEEP = """
+import ctypes, os
+from duomod.workers import Task, run_apart
+
+def deep():
+    open("begun", "w").write(str(os.getpid()))
+    libc = ctypes.CDLL(None)
+    for _ in range(60):
+        libc.sleep(60)
+
+if __name__ == "__main__":
+    run_apart(Task("deep", deep))
+"""

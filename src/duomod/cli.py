@@ -21,6 +21,7 @@ from duomod.commands import COMMANDS, Command, load, runner
 from duomod.errors import DuomodError, InputError, explain_disk_error
 from duomod.flags import Option, data_from, flag_name, options_of
 from duomod.settings import Settings, problems_of
+from duomod.termination import Terminated, termination_raises
 
 #: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
 _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
@@ -176,7 +177,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command, turn a user's mistakes into one message and the exit code 2."""
     console.take_any_text()
     try:
-        app(arguments)
+        with termination_raises():
+            app(arguments)
     except DuomodError as error:
         if error.exit_code == INTERRUPTED:
             print(error, file=sys.stderr)
@@ -186,6 +188,9 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(INTERRUPTED)
+    except Terminated:
+        _complain("ended by SIGTERM")
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
