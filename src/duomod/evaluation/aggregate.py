@@ -114,7 +114,8 @@ def _quartiles(per_case: FloatArray) -> Quartiles:
     return float(low), float(middle), float(high)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Orders ``seed_2`` before ``seed_10``."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
 
 
@@ -131,7 +132,7 @@ def find_results(
     """
     if not base.is_dir():
         raise InputError(f"{base}: no such folder; give the folder that holds seed_0, seed_1, ...")
-    folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=_natural)
+    folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=natural_order)
     stem = results_filename.removesuffix(".csv").removesuffix(".xlsx")
     tables: dict[str, ResultTable] = {}
     missing: list[str] = []
@@ -153,13 +154,13 @@ def find_results(
             f"{base}: {min_seeds} seeds are needed (--min_seeds), {len(tables)} found ({found})"
             + (f"; {'; '.join(missing)}" if missing else f"; no folder matches '{seed_pattern}'" if not folders else "")
         )
-    problems += _incompatible(tables)
+    problems += incompatible(tables)
     if problems:
         raise InputError(problems)
     return tables, missing
 
 
-def _incompatible(tables: dict[str, ResultTable]) -> list[str]:
+def incompatible(tables: dict[str, ResultTable]) -> list[str]:
     """Seeds whose tables must not be averaged: other metrics, other classes, other conventions."""
     problems = []
     seeds = list(tables)

@@ -125,7 +125,7 @@ def read_beside(table: ResultTable, of: str) -> Beside:
     left_out: list[LeftOut] = []
 
     def attempt(path: Path, read: Callable[[Path], Found], otherwise: Found) -> Found:
-        if not _is_there(path):
+        if not exists(path):
             return otherwise
         try:
             return read(path)
@@ -141,7 +141,9 @@ def read_beside(table: ResultTable, of: str) -> Beside:
         return curves
 
     recorded = Path(table.info.predictions) if table.info else None
-    predictions = next((path for path in (folder / PREDICTIONS, recorded) if path and _is_folder(path)), None)
+    if recorded is not None and is_file(recorded):
+        recorded = recorded.parent
+    predictions = next((path for path in (folder / PREDICTIONS, recorded) if path and is_folder(path)), None)
     return Beside(
         organs=attempt(organs_table(table.path), lambda path: read_organs(path, table), None),
         curves=attempt(folder / METRICS, read_log, {}),
@@ -166,17 +168,24 @@ def read_record(model: type[Model], path: Path) -> Model:
     return checked(model, read_json(path), source=f"{path}: ")
 
 
-def _is_there(path: Path) -> bool:
-    """Whether there is something of this name; a name that the system refuses is nothing."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+def exists(path: Path) -> bool:
+    """Whether there is something of this name; one that the system refuses (too long, NUL, no permission) is nothing."""
+    return _said(path.exists)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name; see :func:`exists`."""
+    return _said(path.is_dir)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; see :func:`exists`."""
+    return _said(path.is_file)
+
+
+def _said(ask: Callable[[], bool]) -> bool:
     try:
-        return path.is_dir()
+        return ask()
     except (OSError, ValueError):
         return False
 
