@@ -92,3 +92,9 @@ def test_all_wrong_fields_are_named_together() -> None:
         parse_spec({"name": "x", "classes": ["background", "a"], "patch": [1, 2], "colour": "red"}, "x.yaml")
     assert len(caught.value.problems) == 2
     assert all(problem.startswith("x.yaml") for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("folder", ["/etc", "../other", "a/../../b", "a\\..\\b", "C:\\x", "C:x", "", "a\nb", "a\0"])
+def test_folders_stay_inside_the_data_set(folder: str) -> None:
+    with pytest.raises(InputError, match=r"folders\.train_images: .* must be a folder inside the data set"):
+        parse_spec({"name": "x", "classes": ["background", "a"], "folders": {"train_images": folder}}, "x")

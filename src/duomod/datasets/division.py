@@ -158,7 +158,8 @@ def _order(
         cover.append(best)
         missing -= present[best]
     cover = _smaller_cover(shuffled, present, everything, len(cover)) or cover
-    rest = [unit for unit in units if unit not in set(cover)]
+    chosen_units = set(cover)
+    rest = [unit for unit in units if unit not in chosen_units]
     return cover, [rest[i] for i in generator(seed, "split rest").permutation(len(rest))]
 
 

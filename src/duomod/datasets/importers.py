@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from duomod.console import say
-from duomod.datasets.case_names import case_id, is_nifti
+from duomod.datasets.case_names import case_id
+from duomod.datasets.folder import Content, content, listed, without_suffix
 from duomod.datasets.spec import DatasetSpec, Role
 from duomod.errors import InputError
 
@@ -26,16 +27,11 @@ class RawCase:
     label: Path | None
 
 
-def nifti_files(folder: Path) -> list[Path]:
-    """NIfTI files of a folder by name; none if there is no such folder."""
-    return sorted(path for path in folder.iterdir() if is_nifti(path)) if folder.is_dir() else []
-
-
 def list_cases(data_path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
     """List the cases of a raw folder, by role and id, and what is wrong with the folder.
 
     A training image without label is an unlabelled case. Scans that lie directly in ``data_path``, with labels beside
-    them as ``<case>_label.nii.gz``, are training cases.
+    them as ``<case>_label.nii.gz``, are training cases. Of every folder it is said what is not read.
 
     Raises:
         InputError: there is no folder with training images.
@@ -43,19 +39,10 @@ def list_cases(data_path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[
     if not data_path.is_dir():
         raise InputError(f"{data_path}: folder not found")
     names = spec.folders
-    training = data_path / names.train_images
-    if not training.is_dir():
-        beside = nifti_files(data_path)
-        if beside:
-            is_label = {path: bool(_LABEL_BESIDE.search(case_id(path.name))) for path in beside}
-            images = [path for path in beside if not is_label[path]]
-            labels = {_LABEL_BESIDE.sub("", case_id(path.name)): path for path in beside if is_label[path]}
-            series = sorted(name for name in labels if (data_path / name).is_dir())
-            for name in series:
-                say(f"{data_path / name}: a folder, not a NIfTI file; it and its label are left out")
-                del labels[name]
-            cases, problems = _paired(images, labels, "Tr", spec, data_path)
-            return _unique(cases, problems)
+    top = content(data_path)
+    if not (data_path / names.train_images).is_dir():
+        if top.files:
+            return _beside(top, spec)
         if not any(data_path.iterdir()):
             raise InputError(f"{data_path}: the folder is empty; it should hold {names.train_images}")
         raise InputError(
@@ -68,28 +55,63 @@ def list_cases(data_path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[
         ("Va", names.val_images, names.val_labels),
         ("Ts", names.test_images, names.test_labels),
     ]
-    cases, problems = [], []
-    if not nifti_files(training):
-        problems.append(f"{training}: no .nii.gz file in this folder; put the training images there")
+    cases: list[RawCase] = []
+    problems: list[str] = []
     for role, image_folder, label_folder in pairs:
-        images = nifti_files(data_path / image_folder)
-        label_files = nifti_files(data_path / label_folder) if label_folder else []
-        labels = {spec.case_id(path.name): path for path in label_files}
-        found, wrong = _paired(images, labels, role, spec, data_path / image_folder)
+        images = content(data_path / image_folder, spec.image_suffix)
+        labels = content(data_path / label_folder) if label_folder else Content(data_path, {})
+        problems += _say_and_check(images) + _say_and_check(labels)
+        if role == "Tr" and not (images.files or images.problems):
+            problems.append(f"{images.folder}: no .nii.gz file in this folder; put the training images there")
+        found, wrong = _paired(images.files, labels.files, role, spec, images.folder)
         cases += found
         problems += wrong
+    _say_left_out(top, [folder for _, *two in pairs for folder in two if folder])
     return _unique(cases, problems)
 
 
+def _beside(top: Content, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
+    """The cases of a folder where labels lie beside their images."""
+    problems = _say_and_check(top)
+    images = {case_id(case, spec.image_suffix): path for case, path in top.files.items() if not _is_label(case)}
+    labels = {_LABEL_BESIDE.sub("", case): path for case, path in top.files.items() if _is_label(case)}
+    for name in sorted(name for name in labels if (top.folder / name).is_dir()):
+        say(f"{top.folder / name}: a folder, not a NIfTI file; it and its label are left out")
+        del labels[name]
+    cases, wrong = _paired(images, labels, "Tr", spec, top.folder)
+    return _unique(cases, problems + wrong)
+
+
+def _is_label(case: str) -> bool:
+    return bool(_LABEL_BESIDE.search(case))
+
+
+def _say_and_check(found: Content) -> list[str]:
+    """Say what is read of a folder; return what is wrong with it."""
+    if found.total or found.unread:
+        say(found.summary)
+    return list(found.problems)
+
+
+def _say_left_out(top: Content, read: list[str]) -> None:
+    """Say which scans beside the folders that are read, and in other folders, are not."""
+    first = {PurePath(folder).parts[0] for folder in read}
+    left = [name for name in top.unread if name.endswith(")") and name.partition("/")[0] not in first]
+    left += [path.name for path in top.files.values()]
+    if left:
+        say(f"{top.folder}: not read: {listed(left)}")
+
+
 def _paired(
-    images: list[Path], labels: Mapping[str, Path], role: Role, spec: DatasetSpec, folder: Path
+    images: Mapping[str, Path], labels: Mapping[str, Path], role: Role, spec: DatasetSpec, folder: Path
 ) -> tuple[list[RawCase], list[str]]:
-    cases = [RawCase(spec.case_id(path.name), role, path, labels.get(spec.case_id(path.name))) for path in images]
-    orphans = sorted(labels.keys() - {case.case_id for case in cases})
+    labels = without_suffix(labels, images, spec.image_suffix)
+    cases = [RawCase(case, role, path, labels.get(case)) for case, path in images.items()]
     return cases, [
-        f"{labels[case_id]}: a label without its image (no {case_id}{spec.image_suffix}.nii.gz in {folder});"
-        " add the image or remove the label"
-        for case_id in orphans
+        f"{path}: a label without its image (no {case}{spec.image_suffix}.nii.gz in {folder}); add the image or remove"
+        " the label"
+        for case, path in sorted(labels.items())
+        if case not in images
     ]
 
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from duomod.console import say
-from duomod.datasets.case_names import SCAN_ENDINGS, case_id
-from duomod.datasets.importers import nifti_files
+from duomod.datasets.case_names import SCAN_ENDINGS
+from duomod.datasets.folder import content
 from duomod.datasets.index import Index, read_index
 from duomod.datasets.labels import MOST_CLASSES
 from duomod.datasets.spec import (
@@ -190,8 +190,8 @@ def _with_channel_suffix(spec: DatasetSpec, data_path: Path, index: Index) -> Da
     Raises:
         InputError: there are images of several channels.
     """
-    images = {case_id(path.name) for path in nifti_files(data_path / spec.folders.train_images)}
-    labels = {case_id(path.name) for path in nifti_files(data_path / spec.folders.train_labels)}
+    images = content(data_path / spec.folders.train_images).files.keys()
+    labels = content(data_path / spec.folders.train_labels).files.keys()
     by_label = any(label not in images and f"{label}{_CHANNEL}" in images for label in labels)
     by_content = bool(images) and all(name.endswith(_CHANNEL) for name in images if name not in labels)
     if not spec.image_suffix and (by_label or (index.names_channels and by_content and not images & labels)):

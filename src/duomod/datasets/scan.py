@@ -10,7 +10,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,9 @@ import SimpleITK as sitk
 from nibabel import Nifti1Header, Nifti2Header
 from numpy.typing import NDArray
 
+from duomod.console import say
 from duomod.datasets.case_names import is_nifti
+from duomod.datasets.nifti_header import HEADER_BYTES, parse_nifti
 from duomod.errors import InputError
 
 # ITK's own warnings name no file; ours do.
@@ -86,6 +88,34 @@ def image_problems(path: Path) -> tuple[sitk.Image | None, list[str]]:
     if bad:
         return image, [f"{path}: {bad} voxel(s) are NaN or infinite; repair or remove this scan"]
     return image, []
+
+
+def doubts(path: Path) -> list[str]:
+    """Say what is doubtful about a file that can be read: what its header leaves open, and programs read differently.
+
+    Only the header is read. One that cannot be used has no doubts: reading the file says what is wrong.
+
+    Returns:
+        Sentences; each names the file.
+    """
+    if not is_nifti(path) or not path.is_file():
+        return []
+    try:
+        with open_nifti(path) as stream:
+            header = parse_nifti(stream.read(HEADER_BYTES), str(path))
+    except (InputError, OSError, *_DAMAGED_GZIP):
+        return []
+    return [f"{path}: {text}" for text in header.doubts]
+
+
+def say_doubts(paths: Iterable[Path]) -> None:
+    """Say the doubts about many files, each sentence once: the first file is named and the others are counted."""
+    by_text: dict[str, list[Path]] = {}
+    for path in paths:
+        for sentence in doubts(path):
+            by_text.setdefault(sentence.removeprefix(f"{path}: "), []).append(path)
+    for text, found in by_text.items():
+        say(f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {text}")
 
 
 def to_array(image: sitk.Image) -> NDArray[np.generic]:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from duomod.datasets.case_names import case_id
+from duomod.datasets.case_names import CaseId, case_id, shown
 from duomod.errors import InputError, nearest_name, unknown_name
 from duomod.settings import checked
 from duomod.workspace import parse_yaml, read_yaml
@@ -32,6 +32,14 @@ class Folders(BaseModel):
     test_images: str = "imagesTs"
     test_labels: str = "labelsTs"
     unlabeled_images: str = "imagesUn"
+
+    @field_validator("*")
+    @classmethod
+    def _stays_inside(cls, folder: str) -> str:
+        path = PureWindowsPath(folder)  # which takes both kinds of separators
+        if not folder or path.drive or path.root or ".." in path.parts or not folder.isprintable():
+            raise ValueError(f"'{shown(folder)}' must be a folder inside the data set, without '..'")
+        return folder
 
 
 class ModalityRule(BaseModel):
@@ -56,7 +64,7 @@ class SplitRule(BaseModel):
 
     eval: Literal["Va", "Ts"] | float = 0.1
     test: Literal["Va", "Ts"] | float = "Va"
-    same_person: tuple[tuple[str, ...], ...] = ()
+    same_person: tuple[tuple[CaseId, ...], ...] = ()
     order: Literal["seeded", "sorted"] = "seeded"
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from duomod.console import say
-from duomod.datasets.case_names import case_id
+from duomod.datasets.case_names import case_id, check_case_id
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError, nearest_name
 from duomod.workspace import read_json, write_json, write_text
@@ -55,7 +57,7 @@ def read_list(path: Path) -> tuple[str, ...]:
     """Read case ids, one a line. Blank lines, surrounding blanks and an ending such as ``.nii.gz`` are dropped.
 
     Raises:
-        InputError: unreadable, or an id occurs twice.
+        InputError: unreadable, an id occurs twice, or one cannot be an id (a path, control characters).
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -66,9 +68,17 @@ def read_list(path: Path) -> tuple[str, ...]:
         name = case_id(line.strip())
         if name:
             ids.append(name)
-    twice = sorted({name for name in ids if ids.count(name) > 1})
+    problems = []
+    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
     if twice:
-        raise InputError(f"{path}: listed twice: {', '.join(twice)}")
+        problems.append(f"{path}: listed twice: {listed(twice)}")
+    for name in dict.fromkeys(ids):
+        try:
+            check_case_id(name)
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise InputError(problems)
     return tuple(ids)
 
 
@@ -314,7 +324,8 @@ def _read_split(store: CaseStore, lists: _Lists, name: str, made: tuple[str, ...
     if name.startswith("labeled_") and lists.find(other) is not None:
         unlabelled = read_list(lists.path(other))
     else:
-        unlabelled = tuple(case for case in parts.train if case not in set(labelled))
+        chosen = set(labelled)
+        unlabelled = tuple(case for case in parts.train if case not in chosen)
     members = {name: labelled, "unlabelled": unlabelled, "eval": parts.eval, "test": parts.test}
     problems = []
     for part, ids in members.items():
@@ -350,7 +361,8 @@ def _share(store: CaseStore, parts: Parts, ratio: float) -> tuple[str, ...]:
 
 def _pair(name: str, labelled: Sequence[str], parts: Parts) -> dict[str, Sequence[str]]:
     """A labelled list and the unlabelled one that goes with it."""
-    rest = tuple(case for case in parts.train if case not in set(labelled))
+    chosen = set(labelled)
+    rest = tuple(case for case in parts.train if case not in chosen)
     return {name: sorted(labelled), f"un{name}": rest}
 
 

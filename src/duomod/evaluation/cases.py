@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from duomod.datasets.case_names import LABEL_MAP_ENDINGS, case_id, is_label_map
+from duomod.console import say
+from duomod.datasets.case_names import SCAN_ENDINGS, case_id
+from duomod.datasets.folder import content, without_suffix
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
+from duomod.datasets.scan import say_doubts
 from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.policy import OrganStatus, get_policy
@@ -98,20 +101,6 @@ class CaseScores(BaseModel):
         )
 
 
-def label_files(folder: Path, image_suffix: str = "") -> tuple[dict[str, Path], list[str]]:
-    """Return the label maps of a folder by case id, and what is wrong with it (two files of one case)."""
-    found: dict[str, Path] = {}
-    problems = []
-    for path in sorted(folder.iterdir()):
-        if not is_label_map(path):
-            continue
-        case = case_id(path.name, image_suffix)
-        if case in found:
-            problems.append(f"{path}: the same case as {found[case].name}; keep one of them")
-        found.setdefault(case, path)
-    return found, problems
-
-
 def find_pairs(
     pred_path: Path,
     gt_path: Path,
@@ -125,7 +114,7 @@ def find_pairs(
     Args:
         pred_path: Folder of label maps, or one file.
         gt_path: Folder of label maps, or one file.
-        image_suffix: Stripped from names to get the case id.
+        image_suffix: Stripped from a name where only that makes it the name of the other folder's file.
         cases: Only these case ids (or file names); files of other cases are then no error.
         allow_missing: Take a case without prediction as one where nothing was predicted.
 
@@ -141,15 +130,19 @@ def find_pairs(
     if pred_path.is_dir() != gt_path.is_dir():
         raise InputError(f"{pred_path} and {gt_path}: give two folders, or two files")
     if not gt_path.is_dir():
+        say_doubts([pred_path, gt_path])
         return [Pair(gt_path.name, pred_path, gt_path)], []
-    predictions, problems = label_files(pred_path, image_suffix)
-    truths, more = label_files(gt_path, image_suffix)
-    problems += more
+    found, wanted_maps = content(pred_path), content(gt_path)
+    say(found.summary)
+    say(wanted_maps.summary)
+    problems = [*found.problems, *wanted_maps.problems]
+    truths = without_suffix(wanted_maps.files, found.files, image_suffix)
+    predictions = without_suffix(found.files, truths, image_suffix)
     if not truths:
-        raise InputError(f"{gt_path}: holds no label map ({', '.join(LABEL_MAP_ENDINGS)})")
+        raise InputError(f"{gt_path}: holds no label map ({', '.join(SCAN_ENDINGS)})")
     wanted = list(truths)
     if cases is not None:
-        wanted = list(dict.fromkeys(case_id(case, image_suffix) for case in cases))
+        wanted = list(without_suffix(dict.fromkeys(map(case_id, cases), pred_path), truths, image_suffix))
         problems += [f"{gt_path}: has no label map of the case {case}" for case in wanted if case not in truths]
         wanted = [case for case in wanted if case in truths]
     else:
@@ -166,7 +159,9 @@ def find_pairs(
             if case not in predictions
         ]
     pairs = [Pair(truths[case].name, predictions.get(case), truths[case]) for case in wanted]
-    return [pair for pair in pairs if pair.prediction or allow_missing], problems
+    pairs = [pair for pair in pairs if pair.prediction or allow_missing]
+    say_doubts([path for pair in pairs for path in (pair.prediction, pair.truth) if path is not None])
+    return pairs, problems
 
 
 def score_case(pair: Pair, settings: Settings) -> CaseScores:

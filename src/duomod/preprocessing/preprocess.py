@@ -17,6 +17,7 @@ from duomod.console import progress, say
 from duomod.datasets.importers import RawCase, list_cases
 from duomod.datasets.index import read_index
 from duomod.datasets.recognise import resolve_spec
+from duomod.datasets.scan import say_doubts
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
 from duomod.errors import InputError
@@ -52,6 +53,7 @@ def run_preprocess(config: PreprocessSettings) -> Path:
         CaseJob(case, spec, case.image.relative_to(data_path).as_posix(), config.accept_intensities) for case in cases
     ]
     _say_counts(cases, spec)
+    say_doubts(path for case in cases for path in (case.image, case.label) if path is not None)
     staging = output_path / STAGING
     created = [folder for folder in (output_path, *output_path.parents) if not folder.exists()]
     _remove_parts(output_path)

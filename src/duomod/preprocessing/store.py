@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from duomod.datasets.case_names import CaseId
 from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
@@ -52,7 +53,7 @@ class CaseRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    case_id: str
+    case_id: CaseId
     role: Literal["Tr", "Va", "Ts"]
     labelled: bool
     modality: Modality
