@@ -30,8 +30,8 @@ from duomod.errors import DuomodError
 from duomod.locks import hold
 from duomod.version import __version__
 
-#: In the folder of a run: its settings, what it logs, what its training wrote down at the end, its label maps and, among
-#: them, what their prediction wrote down; and the table of their scores.
+#: In the folder of a run: its settings, what it logs, what its training wrote down at the end, its label maps and,
+#: among them, what their prediction wrote down; and the table of their scores.
 CONFIG, METRICS, TRAINED = "config.yaml", "metrics.jsonl", "train_manifest.json"
 PREDICTIONS, PREDICTED, RESULT = "predictions", "prediction.json", "result.csv"
 #: Folders of a method's runs.

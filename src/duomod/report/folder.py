@@ -1,4 +1,4 @@
-"""A folder that a command writes as a whole: it lists its files, and only what is listed and unchanged may be replaced."""
+"""A folder that a command writes as a whole: it lists its files, and only what it lists and is unchanged may go."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Let two folders swap places: in one step on Linux; elsewhere the older one is for a moment at ``<name>.older``."""
+    """Let two folders swap places: in one step on Linux; elsewhere the older one is ``<name>.older`` for a moment."""
     if _swapped(new, old):
         return
     aside = _free_name(old)

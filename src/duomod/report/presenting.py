@@ -1,4 +1,4 @@
-"""What of a collection may be shown: no absolute path ever; with ``--anonymous`` nothing that names a case or a machine."""
+"""What of a collection may be shown: never an absolute path; with ``--anonymous`` nothing that names a case."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 from duomod.report.sources.collect import Collection, Method, Seed
 from duomod.report.sources.files import CaseFiles
-from duomod.report.sources.records import Beside, LeftOut, Prediction, PredictionSettings, Training
+from duomod.report.sources.records import Beside, Prediction, PredictionSettings, Training
 
 Value = TypeVar("Value")
 
 #: A path from the root of a disk on, inside a text; its last name is the group.
-_ABSOLUTE = re.compile(r"""(?<![\w.:/\\-])(?:file:/*|[A-Za-z]:)?[/\\](?:[^\s/\\'",;:()<>|]+[/\\])*([^\s/\\'",;:()<>|]+)""")
+_NAME = r"""[^\s/\\'",;:()<>|]+"""
+_ABSOLUTE = re.compile(rf"(?<![\w.:/\\-])(?:file:/*|[A-Za-z]:)?[/\\](?:{_NAME}[/\\])*({_NAME})")
 _STARTS_AT_ROOT = re.compile(r"(file:/|[A-Za-z]:)?[/\\]|~[\w.-]*[/\\]")
 #: Texts in settings that are words of duomod's own; all others may be anything.
 _OWN_WORDS = ("model", "preset", "precision", "networks")
@@ -71,7 +72,6 @@ def without_paths(collection: Collection, places: Places) -> Collection:
         texts = {
             "base": method.name,
             "missing": tuple(map(places.shortened, method.summary.missing)),
-            "notes": tuple(map(places.shortened, method.summary.notes)),
         }
         seeds = tuple(shown(method, seed) for seed in method.seeds)
         methods.append(replace(method, seeds=seeds, summary=method.summary.model_copy(update=texts)))
@@ -90,12 +90,11 @@ def anonymous(collection: Collection, cases: Sequence[CaseFiles]) -> tuple[Colle
     methods = []
     for method in collection.methods:
         summary = method.summary
-        remarks = len(summary.missing) + len(summary.notes)
+        remarks = len(summary.missing)
         texts = {
             "base": method.name,
             "cases": tuple(alias[case] for case in summary.cases),
             "missing": (f"{remarks} remark(s) that may name cases",) if remarks else (),
-            "notes": (),
             "worst_cases": tuple((alias[case], text) for case, text in summary.worst_cases),
         }
         seeds = tuple(_anonymous_seed(seed, alias) for seed in method.seeds)
@@ -108,9 +107,7 @@ def _anonymous_seed(seed: Seed, alias: dict[str, str]) -> Seed:
     if info is not None:
         nothing = {"predictions": "", "truth": "", "dataset": "", "case_keys": {}, "missing_predictions": ()}
         info = info.model_copy(update=nothing)
-    table = replace(
-        seed.table, path=Path(seed.name), cases=tuple(alias[case] for case in seed.table.cases), info=info, notes=()
-    )
+    table = replace(seed.table, path=Path(seed.name), cases=tuple(alias[case] for case in seed.table.cases), info=info)
     beside, training = seed.beside, seed.beside.training
     organs = None if beside.organs is None else beside.organs.assign(Filename=beside.organs["Filename"].map(alias))
     device = training.device if _DEVICE.fullmatch(training.device) else ""

@@ -10,7 +10,6 @@ from pydantic import Field
 from duomod.flags import Dataset, Flag
 from duomod.settings import Settings
 
-
 Anonymous = Annotated[
     bool, Field(description="Number the cases, and leave out file names, paths, and what may name people or machines.")
 ]

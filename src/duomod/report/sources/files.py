@@ -11,7 +11,7 @@ from duomod.datasets.folder import Content, content, listed
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
 from duomod.report.sources.collect import Collection
-from duomod.report.sources.records import exists, is_file, is_folder
+from duomod.report.sources.records import LeftOut, exists, is_file, is_folder
 from duomod.report.sources.scans import CaseSource, Overlay
 
 #: nnU-Net's number of a channel, behind the case's name.
@@ -43,6 +43,10 @@ class CaseFiles:
         """The case's id: its file name without endings."""
         return case_id(self.case)
 
+    def left_out(self, problem: str) -> LeftOut:
+        """Say that a file of the case could not be read; the sentence names the file."""
+        return LeftOut(f"case {self.name}", "a scan or label map", problem)
+
     def source(self, predictions: Sequence[Overlay], num_classes: int) -> CaseSource | None:
         """Return what shows the case with these predictions; None if its scan is not to be found."""
         if self.scan is None:
@@ -72,10 +76,10 @@ def locate(collection: Collection, images: Path | None, truth: Path | None) -> l
     for folder in given:
         problems += folders.content(folder).problems
     found = [_case_files(case, collection, folders, images, truth) for case in collection.cases]
-    for folder, what in ((images, "scan"), (truth, "truth")):
+    for place, what in ((images, "scan"), (truth, "truth")):
         lacking = [files.name for files in found if getattr(files, what) is None]
-        if folder is not None and lacking:
-            problems.append(f"{folder}: holds no {what} of {listed(lacking)}")
+        if place is not None and lacking:
+            problems.append(f"{place}: holds no {what} of {listed(lacking)}")
     if problems:
         raise InputError(problems)
     return found
@@ -94,7 +98,11 @@ def remarks(collection: Collection, cases: Sequence[CaseFiles]) -> list[str]:
     if without:
         notes.append(f"predictions not found: {'; '.join(without)}")
     for method, seed in seeds:
-        gone = [files.name for files in cases if files.case in seed.table.cases and (method.name, seed.name) not in files.predictions]
+        gone = [
+            files.name
+            for files in cases
+            if files.case in seed.table.cases and (method.name, seed.name) not in files.predictions
+        ]
         if seed.beside.predictions is not None and gone:
             notes.append(f"{seed.place}: no label map of {listed(gone)}")
     return notes

@@ -6,7 +6,7 @@ All of it comes from outside: it is read into checked models here, or left out a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from duomod.datasets.spec import DatasetSpec
+from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
 from duomod.evaluation.policy import OrganStatus
 from duomod.evaluation.results import ResultTable, read_frame
@@ -27,8 +27,8 @@ Found = TypeVar("Found")
 
 #: Characters of all settings of a run together: aliases of a YAML file can stand for far more than the file holds.
 _MOST_TEXT = 1 << 20
-#: Characters of a name or version in a record.
-_SHORT = 200
+#: Characters of a name or version in a record, and of a sentence about a fault; faults told of one file.
+_SHORT, _FAULTS = 200, 3
 
 _Text = Annotated[str, Field(max_length=_SHORT)]
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -66,10 +66,11 @@ class PredictionSettings(_Record):
 
 
 class Prediction(_Record):
-    """What a prediction wrote down (``prediction.json``); ``scans`` by case id, as paths of that time."""
+    """What a prediction wrote down (``prediction.json``), by case id; ``scans`` are paths of that time."""
 
     settings: PredictionSettings = PredictionSettings()
     scans: dict[str, str] = Field(default_factory=dict)
+    modalities: dict[str, Modality] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ class Beside:
     organs: pd.DataFrame | None = None
     curves: Curves = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
     predictions: Path | None = None
-    prediction: Prediction = Prediction()
+    prediction: Prediction = field(default_factory=Prediction)
     left_out: tuple[LeftOut, ...] = ()
 
 
@@ -131,8 +132,7 @@ def read_beside(table: ResultTable, of: str) -> Beside:
             return read(path)
         except InputError as error:
             what = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-            reasons = (text.removeprefix(f"{path}: ") for text in error.problems)
-            left_out.extend(LeftOut(of, what, reason) for reason in reasons)
+            left_out.append(LeftOut(of, what, _in_short([text.removeprefix(f"{path}: ") for text in error.problems])))
             return otherwise
 
     def read_log(path: Path) -> Curves:
@@ -144,8 +144,9 @@ def read_beside(table: ResultTable, of: str) -> Beside:
     if recorded is not None and is_file(recorded):
         recorded = recorded.parent
     predictions = next((path for path in (folder / PREDICTIONS, recorded) if path and is_folder(path)), None)
+    organs = table.path.with_name(f"{table.path.stem}_organs.csv")
     return Beside(
-        organs=attempt(organs_table(table.path), lambda path: read_organs(path, table), None),
+        organs=attempt(organs, lambda path: read_organs(path, table), None),
         curves=attempt(folder / METRICS, read_log, {}),
         settings=attempt(folder / CONFIG, read_settings, {}),
         training=attempt(folder / TRAINED, lambda path: read_record(Training, path), Training()),
@@ -159,6 +160,12 @@ def read_beside(table: ResultTable, of: str) -> Beside:
     )
 
 
+def _in_short(problems: Sequence[str]) -> str:
+    """What is wrong with a file, in a length that fits a page: a file can hold any number of faults of any length."""
+    texts = [text if len(text) <= _SHORT else f"{text[: _SHORT // 2]} ... {text[-_SHORT // 2 :]}" for text in problems]
+    return "; ".join(texts[:_FAULTS]) + (f"; and {len(texts) - _FAULTS} more" if len(texts) > _FAULTS else "")
+
+
 def read_record(model: type[Model], path: Path) -> Model:
     """Read what a stage wrote down.
 
@@ -169,7 +176,7 @@ def read_record(model: type[Model], path: Path) -> Model:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something of this name; one that the system refuses (too long, NUL, no permission) is nothing."""
+    """Whether there is something of this name; one that the system refuses (too long, NUL) is nothing."""
     return _said(path.exists)
 
 
@@ -234,7 +241,9 @@ def read_settings(path: Path) -> dict[str, Any]:
             return [copied(inner) for inner in value]
         room -= len(value) if isinstance(value, str) else 8
         if room < 0:
-            raise InputError(f"{path}: its aliases stand for more than {_MOST_TEXT >> 20} MiB of text; write it without")
+            raise InputError(
+                f"{path}: its aliases stand for more than {_MOST_TEXT >> 20} MiB of text; write it without"
+            )
         return value
 
     found: dict[str, Any] = copied(content)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from duomod.datasets.case_names import is_label_map
+from duomod.datasets.case_names import is_scan
 from duomod.errors import InputError
 from duomod.evaluation.aggregate import natural_order
 from duomod.report.sources.records import Training, read_curves, read_record, read_settings
@@ -140,7 +140,7 @@ def state_of(folder: Path) -> str:
 
 
 def _label_maps(folder: Path) -> int:
-    return sum(map(is_label_map, folder.iterdir())) if folder.is_dir() else 0
+    return sum(map(is_scan, folder.iterdir())) if folder.is_dir() else 0
 
 
 def _steps(manifest: Path) -> str:

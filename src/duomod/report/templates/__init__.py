@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from duomod.report.assets import VIEWER_SCRIPTS
 
-#: What a page may load and do, as a Content-Security-Policy: its own files, and nothing that leaves the computer. Styles
-#: inside elements are Plotly's; its scripts run without ``unsafe-eval``.
+#: What a page may load and do, as a Content-Security-Policy: its own files, and nothing that leaves the computer.
+#: Styles inside elements are Plotly's; its scripts run without ``unsafe-eval``.
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {own} 'unsafe-inline'; img-src {own} data: blob:;"
     " connect-src 'none'; form-action 'none'; base-uri 'none'"
@@ -35,8 +35,8 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template uses a value that was not given.
     """
-    # The scripts of a page are known by a number of its own: opened from disk, a page has no address of its own by which
-    # they could be told from any other file, and browsers differ in what they make of 'self' there.
+    # The scripts of a page are known by a number of its own: a page from disk has no address by which they could be
+    # told from any other file, and browsers differ in what they make of 'self' there.
     nonce = secrets.token_urlsafe(16)
     policy = _POLICY.format(scripts=f"'nonce-{nonce}'", own="'self' file:")
     return _PAGES.get_template(template).render(values, policy=policy, nonce=nonce)

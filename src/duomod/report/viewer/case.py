@@ -67,8 +67,7 @@ def write_case(
         ],
         "errors": {"missed": FALSE_NEGATIVE, "extra": FALSE_POSITIVE},
         "maps": [
-            _label_map(frame, index, fact, len(classes), is_truth=fact is truth)
-            for index, fact in enumerate(facts)
+            _label_map(frame, index, fact, len(classes), is_truth=fact is truth) for index, fact in enumerate(facts)
         ],
     }
     with atomic_path(target) as temporary:

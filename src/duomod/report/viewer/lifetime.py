@@ -1,4 +1,4 @@
-"""How long a viewer lives and what it leaves behind: it ends on request or with its parent, and takes its scan with it."""
+"""How long a viewer lives and what it leaves: it ends on request or with its parent, and takes its scan with it."""
 
 from __future__ import annotations
 

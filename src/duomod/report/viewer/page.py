@@ -97,7 +97,7 @@ def _classes_in(images: CaseImages) -> int:
 
 
 def _described_modality(dataset: str | None) -> Modality | None:
-    """What a description says of all its scans; None where it goes by their ids, which a foreign scan's says nothing of."""
+    """What a description says of all its scans; None where it goes by ids: a foreign scan's says nothing."""
     if dataset is None or dataset.endswith(".json"):
         return None
     spec = load_spec(dataset)

@@ -51,6 +51,6 @@ def run_view(config: ViewSettings) -> Path | None:
 
 
 def _open(address: str, page: Path) -> None:
-    """Open an address in the browser by a private page that leads there: all users can see the arguments of a process."""
+    """Open an address in the browser by a private page that leads there: all users see the arguments of a process."""
     page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">', encoding="ascii")
     webbrowser.open(page.as_uri())
