@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Generic, TypeVar
 
 from duomod.console import say
@@ -20,28 +22,58 @@ T = TypeVar("T")
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a Python file as a module; a second call for the same, unchanged file gives the same module.
+    """Run a Python file that the user named as a module; a second call for the same, unchanged file gives the same one.
+
+    Never for a path that stands in another file: whoever wrote that file would run code here.
 
     Raises:
         InputError: no such file, or it cannot be imported.
     """
+    return _loaded(path).module
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a Python file as it was run; raises as :func:`load_file`."""
+    return _loaded(path).sha256
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    module: ModuleType
+    sha256: str
+
+
+class _OfBytes(SourceFileLoader):
+    """Runs the bytes that were read and hashed, neither the file again nor a compiled copy beside it."""
+
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._source, self.path)
+
+
+def _loaded(path: Path) -> _Loaded:
     if not path.is_file() or path.suffix != ".py":
         raise InputError(f"{path}: no such Python file")
-    return _module(path.resolve(), path.stat().st_mtime_ns)
+    return _run(path.resolve(), path.stat().st_mtime_ns)
 
 
 @cache
-def _module(path: Path, changed_ns: int) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(f"duomod_plugin_{path.stem}", path)
+def _run(path: Path, changed_ns: int) -> _Loaded:
+    source = path.read_bytes()
+    name = f"duomod_plugin_{path.stem}"
+    loader = _OfBytes(name, path, source)
+    specification = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert specification is not None
-    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module
+    sys.modules[name] = module
     try:
-        specification.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         raise InputError(f"{path}: the plug-in cannot be imported: {error}") from error
-    return module
+    return _Loaded(module, hashlib.sha256(source).hexdigest())
 
 
 def own_classes(module: ModuleType, base: type[T]) -> list[type[T]]:

@@ -40,7 +40,7 @@ FILLED = {
     "inference": (
         PredictSettings,
         {"model_path", "output_path", "input_path", "npy_path", "original_nii_path"}
-        | {"gpu", "method", "dataset", "num_classes", "split"},
+        | {"gpu", "method", "dataset", "num_classes", "plugin", "split"},
     ),
     "evaluation": (EvaluateSettings, {"pred_path", "gt_path", "output_csv", "num_classes", "dataset"}),
     "aggregation": (
@@ -98,7 +98,8 @@ def test_what_the_file_says_reaches_every_command(tmp_path: Path) -> None:
         " --method_set rampup=3 --plugin my.py --resume",
         "predict": "--model_path logs/cps/seed_4/ckpts/best_model.pth --output_path logs/cps/seed_4/predictions"
         " --overlap 0.25 --blending uniform --batch_size 4 --precision bf16 --npy_path data/imagesTs"
-        " --original_nii_path raw/imagesTs --gpu '' --exp cps --dataset amos --num_classes 3 --split test",
+        " --original_nii_path raw/imagesTs --gpu '' --exp cps --dataset amos --num_classes 3 --plugin my.py"
+        " --split test",
         "evaluate": "--pred_path logs/cps/seed_4/predictions --gt_path truth --metrics dice,nsd --asd one_way"
         " --empty_policy reference --tolerance 1.0 --workers 1 --allow_missing --cases data/splits/test.txt"
         " --output_csv logs/cps/seed_4/result.csv --num_classes 3 --dataset amos",

@@ -22,10 +22,13 @@ from duomod.networks import registry as networks
 from duomod.networks.conformance import check_network
 from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
 from duomod.settings import checked
-from duomod.training.checkpoint import read_checkpoint
+from duomod.training.build import build_method, with_networks
+from duomod.training.checkpoint import read_checkpoint, save_checkpoint
 from duomod.training.load import load_predictor
+from duomod.training.model_info import ModelInfo
 from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
+from duomod.workspace import sha256
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 NETWORK_PAGE = PAGE.with_name("add-a-network.md")
@@ -122,13 +125,109 @@ def test_a_separate_package_adds_a_method_that_conforms_and_trains(
     assert predictor(torch.rand(1, 1, 16, 16, 16)).shape == (1, 2, 16, 16, 16)
 
 
-def test_a_single_file_trains_as_a_plugin(data: Path, tmp_path: Path) -> None:
+def test_a_single_file_trains_as_a_plugin_and_predicts_without_it(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "ict.py"
     file.write_text(block("python"), encoding="utf-8")
     best = train(data, tmp_path / "run", model="ict", plugin=file, method_settings={"class_weights": "rlm"})
     predictor, info = load_predictor(best)
-    assert info.plugin == str(file.resolve())
-    assert predictor(torch.rand(1, 1, 16, 16, 16)).shape == (1, 2, 16, 16, 16)
+    assert (info.plugin, info.plugin_sha256) == ("ict.py", sha256(file))
+    patch = torch.rand(1, 1, 16, 16, 16)
+    with_it, _ = load_predictor(best, plugin=file)
+    assert predictor(patch).shape == (1, 2, 16, 16, 16)
+    assert torch.equal(predictor(patch), with_it(patch))
+
+
+OWN_PREDICTOR = """
+class Sharp(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return 2 * self.network(x)
+
+
+class Mine(ICT):
+    def predictor(self):
+        return Sharp(self.teacher.network)
+
+
+del ICT
+"""
+
+
+def test_a_plugin_s_own_predictor_needs_the_plugin(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, marker = tmp_path / "mine.py", tmp_path / "was_run"
+    file.write_text(f"{block('python')}\n{OWN_PREDICTOR}", encoding="utf-8")
+    best = train(data, tmp_path / "run", model="mine", plugin=file)
+    assert load_predictor(best, plugin=file)[1].method == "mine"
+    file.write_text(f"open({str(marker)!r}, 'w')\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"'mine' was trained with the plug-in mine\.py.*--plugin"):
+        load_predictor(best)
+    assert not marker.exists()
+    assert "not the same file" not in capsys.readouterr().err
+    load_predictor(best, plugin=file)
+    assert marker.exists()
+    assert "not the same file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("plugin", ["evil.py", "/tmp/evil.py", "../evil.py"])
+def test_a_plugin_that_a_checkpoint_names_is_never_run(
+    plugin: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "was_run"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        (place / "evil.py").write_text(
+            f"open({str(marker)!r}, 'w')\n"
+            "from duomod.methods.supervised import Supervised\nclass E(Supervised): pass\n",
+            encoding="utf-8",
+        )
+    monkeypatch.chdir(folder)
+    best = train(data, tmp_path / "run", model="supervised")
+    content = torch.load(best, weights_only=True)
+    named = plugin.replace("/tmp", str(tmp_path))
+    info = json.dumps({**json.loads(content["duomod"]), "plugin": named})
+    torch.save({**content, "duomod": info}, best)
+    with pytest.raises(InputError, match=r"plug-in evil\.py"):
+        load_predictor(best)
+    assert not marker.exists()
+    load_predictor(best, plugin=folder / "evil.py")  # what the user names is run
+    assert marker.exists()
+
+
+def test_a_plugin_given_to_a_model_without_one_is_refused_unrun(data: Path, tmp_path: Path) -> None:
+    file, marker = tmp_path / "mine.py", tmp_path / "was_run"
+    file.write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")
+    best = train(data, tmp_path / "run", model="supervised")
+    with pytest.raises(InputError, match="leave --plugin out"):
+        load_predictor(best, plugin=file)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("method", ["cps", "dst", "dycon", "urpc", "uamt", "skcdf", "slcnet"])
+def test_what_predicts_a_method_is_recognised_as_stock(method: str, tmp_path: Path) -> None:
+    """A plug-in that only re-names a method of duomod's predicts without it, to the bit; slcnet's pair is its own."""
+    file = tmp_path / "mine.py"
+    origin = registry.METHODS.load(method)
+    file.write_text(
+        f"from {origin.__module__} import {origin.__name__} as Base\nclass Mine(Base): pass\n", encoding="utf-8"
+    )
+    network = NetworkConfig(name="unet", filters=4, levels=3, norm="instance")
+    info = with_networks(ModelInfo(method="mine", network=network, num_classes=3, patch=(16, 16, 16)), file)
+    built = build_method(info, plugin=file)
+    save_checkpoint(tmp_path / "a.pth", built, info)
+    if method == "slcnet":
+        with pytest.raises(InputError, match="plug-in"):
+            load_predictor(tmp_path / "a.pth")
+        return
+    patch = torch.rand(1, 1, 16, 16, 16)
+    predictor, _ = load_predictor(tmp_path / "a.pth")
+    with torch.inference_mode():
+        assert torch.equal(predictor(patch), built.predictor().eval()(patch))
 
 
 def test_the_page_s_settings_are_a_methods(tmp_path: Path) -> None:
@@ -227,7 +326,9 @@ class TestNetworks:
     def test_a_file_with_a_network_trains_any_method(self, file: Path, data: Path, tmp_path: Path) -> None:
         best = train(data, tmp_path / "run", model="cps", plugin=file)
         content = read_checkpoint(best)
-        predictor, info = load_predictor(best)
+        with pytest.raises(InputError, match=r"plug-in two_levels\.py"):
+            load_predictor(best)
+        predictor, info = load_predictor(best, plugin=file)
         assert (info.method, info.network.name, info.networks) == ("cps", "TwoLevels", "2 x TwoLevels")
         assert {key.split(".")[0] for key in content["A"]} == {"fine", "coarse", "up", "join", "head"}
         assert predictor(torch.rand(1, 1, 9, 16, 16)).shape == (1, 2, 9, 16, 16)
@@ -235,7 +336,7 @@ class TestNetworks:
     def test_a_file_with_both_trains_its_method_with_its_network(self, file: Path, data: Path, tmp_path: Path) -> None:
         both = tmp_path / "both.py"
         both.write_text(f"{file.read_text(encoding='utf-8')}\n\n{block('python')}", encoding="utf-8")
-        _, info = load_predictor(train(data, tmp_path / "run", model="ict", plugin=both))
+        _, info = load_predictor(train(data, tmp_path / "run", model="ict", plugin=both), plugin=both)
         assert info.networks == "TwoLevels + teacher"
 
     def test_what_the_network_cannot_offer_is_refused_before_anything_is_written(

@@ -232,6 +232,7 @@ class PipelineConfig(Settings):
             input_path=None if stored else entry.nii_path,
             gpu=self.gpu,
             method=entry.name,
+            plugin=entry.plugin,
             dataset=entry.task,
             num_classes=self.num_classes,
             split=self.split if stored else None,

@@ -10,13 +10,16 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from duomod.console import say
 from duomod.datasets.case_names import is_nifti
+from duomod.datasets.dicom.find import find_series
+from duomod.datasets.dicom.pixels import read_series
+from duomod.datasets.dicom.series import Series
 from duomod.datasets.grid import Geometry, read_geometry
 from duomod.datasets.scan import image_problems, read_image
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
-from duomod.inference.dicom import Series, find_series, read_series
 from duomod.preprocessing.case import working_volume
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import CaseRecord, Store
@@ -180,8 +183,7 @@ def scan_cases(
     Every file is read completely and checked.
 
     Args:
-        input_path: File or folder. In a folder with NIfTI files only these are taken; else it is searched for a DICOM
-            series, or one in each of its sub-folders.
+        input_path: File or folder. Of a folder its NIfTI files, and the DICOM series in it and in all folders below.
         spec: What the network was trained with: spacing and window.
         naming: Says the image suffix and each case's modality; default: ``spec``.
         modality: The same for all scans, whatever ``naming`` and DICOM headers say.
@@ -195,20 +197,21 @@ def scan_cases(
     if input_path.is_dir():
         files = sorted(path for path in input_path.iterdir() if is_nifti(path) and not path.is_dir())
     else:
-        if not is_nifti(input_path):
-            raise InputError(f"{input_path}: not a .nii or .nii.gz file; give one, or a folder of NIfTI or DICOM files")
-        files = [input_path]
-    series, problems = ([], []) if files else find_series(input_path)
-    if not (files or series or problems):
-        raise InputError(f"{input_path}: holds no scan (.nii, .nii.gz or a DICOM series)")
+        files = [input_path] if is_nifti(input_path) else []
+    dicom = find_series(input_path)
+    problems = dicom.problems
+    if not (files or dicom.series or problems):
+        raise InputError(f"{input_path}: holds no scan (.nii, .nii.gz or DICOM slices)")
     found = []
+    for sentence in (*dicom.left_out, *(doubt for one in dicom.series for doubt in one.doubts)):
+        say(sentence)
     for path in files:
         image, of_image = image_problems(path)
         problems += of_image
         if image is not None and not of_image:
             case_id = naming.case_id(path.name)
             found.append(_scan(case_id, path, Geometry.of(image), spec, modality or naming.case_modality(case_id)))
-    for one in series:
+    for one in dicom.series:
         try:
             found.append(_series(one, spec, modality or one.modality or naming.case_modality(one.case_id)))
         except InputError as error:
@@ -228,7 +231,11 @@ def _scan(case_id: str, path: Path, geometry: Geometry, spec: DatasetSpec, modal
 
 
 def _series(series: Series, spec: DatasetSpec, modality: Modality) -> Case:
-    newest = max(Path(name).stat().st_mtime_ns for name in series.files)
-    identity = f"{series.folder.name} {len(series.files)} {newest} {modality}"
-    geometry = Geometry.of(read_series(series))
-    return Case(series.case_id, geometry, identity, None, lambda: network_volume(read_series(series), spec, modality))
+    read_series(series)  # every slice is whole
+    return Case(
+        series.case_id,
+        series.geometry,
+        f"{series.identity} {modality}",
+        None,
+        lambda: network_volume(read_series(series), spec, modality),
+    )

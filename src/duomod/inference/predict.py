@@ -156,7 +156,7 @@ def _load(config: PredictSettings, device: torch.device) -> tuple[nn.Module, Mod
     path, npy_path = config.model_path, config.npy_path
     described = load_spec(config.dataset) if config.dataset else None
     for_published = described or (store_of(npy_path)[0].spec if npy_path is not None else None)
-    model, info = load_predictor(path, str(device), method=config.method, spec=for_published)
+    model, info = load_predictor(path, str(device), method=config.method, spec=for_published, plugin=config.plugin)
     _check_model(path, info, config.method, config.num_classes, described)
     if npy_path is not None:
         _check_classes(path, info, store_of(npy_path)[0].spec)

@@ -34,13 +34,22 @@ class Predictor:
         self._model, self._settings, self._device = model, settings, device
 
     @classmethod
-    def load(cls, path: Path | str, *, gpu: str = FIRST_GPU, dataset: str | None = None, **window: Any) -> Self:
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        gpu: str = FIRST_GPU,
+        dataset: str | None = None,
+        plugin: Path | str | None = None,
+        **window: Any,
+    ) -> Self:
         """Load a checkpoint.
 
         Args:
             path: ``best_model.pth``, ``last.pth``, or a published checkpoint.
             gpu: GPU number; "" for the CPU, which is also taken where there is no GPU.
             dataset: For published checkpoints: what they were trained on, a built-in name or a YAML file.
+            plugin: Python file of the plug-in it was trained with, where it cannot do without. It is run.
             window: ``overlap``, ``blending``, ``batch_size``, ``precision``, ``patch`` (``duomod settings predict``).
 
         Raises:
@@ -48,7 +57,12 @@ class Predictor:
         """
         settings = checked(WindowSettings, window, see="duomod settings predict")
         device = choose_device(gpu)
-        model, info = load_predictor(Path(path), str(device), spec=load_spec(dataset) if dataset else None)
+        model, info = load_predictor(
+            Path(path),
+            str(device),
+            spec=load_spec(dataset) if dataset else None,
+            plugin=Path(plugin) if plugin else None,
+        )
         if info.spec is None:
             raise InputError(f"{path}: does not say what data it was trained on; name the data set (dataset=...)")
         return cls(lay_out(model, device), info, settings, str(device))

@@ -54,6 +54,9 @@ class PredictSettings(PredictOptions):
     method: Annotated[str | None, Flag("--exp")] = Field(None, description="Method of the checkpoint; checked.")
     dataset: Dataset = None
     num_classes: NumClasses = None
+    plugin: Path | None = Field(
+        None, description="Python file of the plug-in it was trained with, where it cannot do without."
+    )
     split: str | None = Field(None, description="With --npy_path: only the cases of this list, e.g. test or eval.")
 
     @model_validator(mode="after")

@@ -88,9 +88,12 @@ def _write_report(
     copy_assets(folder / "assets")
     ranks = _write_ranks(compared.rankings, folder)
     pictured, unread = worst_cases(collection, cases, config.worst, folder)
-    viewable, more = _write_viewer(collection, cases, folder, config.all_seeds) if config.viewer else ([], [])
+    viewable, more, doubts = (
+        _write_viewer(collection, cases, folder, config.all_seeds) if config.viewer else ([], [], [])
+    )
     left_out = list(dict.fromkeys([*left_out, *unread, *more]))
     notes = remarks(collection, cases)
+    doubtful = [] if config.anonymous else [places.shortened(sentence) for sentence in dict.fromkeys(doubts)]
     told = [replace(one, reason=NOT_TOLD if config.anonymous else places.shortened(one.reason)) for one in left_out]
     charts = all_charts(collection)
     page = render(
@@ -98,7 +101,7 @@ def _write_report(
         title=config.title or _title(collection),
         collection=collection,
         facts=_facts(collection),
-        notes=notes,
+        notes=[*notes, *doubtful],
         unfinished=unfinished_cells(collection),
         left_out=left_out_cells(told),
         baseline=base,
@@ -121,9 +124,9 @@ def _write_report(
     )
     write_text(folder / "index.html", page)
     record = _record(collection, base, compared.comparisons, pictured)
-    write_record(folder, REPORT, {**record, "notes": notes, "left_out": [asdict(one) for one in told]})
+    write_record(folder, REPORT, {**record, "notes": [*notes, *doubtful], "left_out": [asdict(one) for one in told]})
     unfinished = [f"{run.run}: no result yet ({run.state})" for run in collection.unfinished]
-    return [*notes, *unfinished, *map(str, left_out)]
+    return [*notes, *doubts, *unfinished, *map(str, left_out)]
 
 
 def _resolved_settings(collection: Collection) -> list[tuple[str, str]]:
@@ -206,8 +209,12 @@ def _write_ranks(rankings: Mapping[tuple[str, str], Ranking], folder: Path) -> l
 
 def _write_viewer(
     collection: Collection, cases: Sequence[CaseFiles], folder: Path, all_seeds: bool
-) -> tuple[list[dict[str, str]], list[LeftOut]]:
-    """Write the viewer's volume of every case whose scan can be read; return ids and files, and what cannot be read."""
+) -> tuple[list[dict[str, str]], list[LeftOut], list[str]]:
+    """Write the viewer's volume of every case whose scan can be read.
+
+    Returns:
+        Ids and files, what cannot be read, and what is doubtful of the files that can.
+    """
     names = ("background", *collection.classes)
     sources = [
         (entry, source)
@@ -215,17 +222,19 @@ def _write_viewer(
         if (source := entry.source(_overlays(collection, entry, all_seeds), len(names))) is not None
     ]
     written = []
-    left_out = []
+    left_out: list[LeftOut] = []
+    doubts: list[str] = []
     with progress("viewer", len(sources)) as advance:
         for number, (entry, source) in enumerate(sources, start=1):
             images, problems = read_case(source)
             left_out += [entry.left_out(problem) for problem in problems]
             if images is not None:
+                doubts += images.doubts
                 file = f"cases/{number}.js"
                 write_case(folder / file, entry.name, images, names)
                 written.append({"case": entry.name, "file": file})
             advance(entry.name)
-    return written, left_out
+    return written, left_out, doubts
 
 
 def _overlays(collection: Collection, entry: CaseFiles, all_seeds: bool) -> list[Overlay]:

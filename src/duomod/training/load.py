@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
+from duomod.console import say
 from duomod.datasets.spec import DatasetSpec
-from duomod.errors import InputError
-from duomod.methods.base import Method
+from duomod.errors import InputError, in_one_line
+from duomod.plugins import file_sha256
+from duomod.settings import checked
 from duomod.training.build import build_method
-from duomod.training.checkpoint import RESUME_KEY, read_checkpoint
+from duomod.training.checkpoint import RESUME_KEY, Checkpoint, read_checkpoint
 from duomod.training.model_info import INFO_KEY, ModelInfo, stated_info
 from duomod.training.published import Published, inferred_info
+from duomod.training.stock_predictor import built_within
 
 
 def model_info(path: Path, content: Mapping[str, Any], published: Published) -> ModelInfo:
@@ -27,45 +31,109 @@ def model_info(path: Path, content: Mapping[str, Any], published: Published) -> 
     return stated_info(path, content) if INFO_KEY in content else inferred_info(path, content, published)
 
 
-def load_weights(method: Method, content: Mapping[str, Any], path: Path) -> None:
-    """Fill a method's networks from a checkpoint.
+def load_weights(modules: Mapping[str, nn.Module], content: Mapping[str, Any], path: Path) -> None:
+    """Fill networks from a checkpoint, each from its key.
 
     Raises:
-        InputError: a network is missing, or its weights have other names or shapes.
+        InputError: a network is missing, its weights are no tensors, have other names or shapes, or are not finite.
     """
     problems = []
-    for key, module in method.published_modules().items():
+    for key, module in modules.items():
         if key not in content:
-            problems.append(f"{path}: no weights '{key}', which this method has (found: {', '.join(content)})")
+            found = in_one_line(", ".join(content))
+            problems.append(f"{path}: no weights '{key}', which this method has (found: {found})")
+            continue
+        wrong = _unusable(content[key])
+        if wrong is not None:
+            problems.append(f"{path}: the weights '{key}' are damaged: {wrong}; take another copy of the file")
             continue
         try:
             module.load_state_dict(content[key])
         except RuntimeError as error:
-            first = str(error).splitlines()[1:2]
-            problems.append(f"{path}: the weights '{key}' do not fit the network:{' '.join(first)}")
+            first = in_one_line(" ".join(str(error).splitlines()[1:2]).strip())
+            problems.append(f"{path}: the weights '{key}' do not fit the network: {first}")
+            continue
+        bad = _not_finite(module.state_dict())
+        if bad is not None:
+            problems.append(
+                f"{path}: the weights '{key}' are not finite ({bad}), so they predict nothing; the training went wrong:"
+                " take an earlier checkpoint, or train again"
+            )
     if problems:
         raise InputError(problems)
+
+
+def _unusable(state: Any) -> str | None:
+    """Why something is no state dict of plain tensors of real numbers; None if it is one."""
+    if not isinstance(state, dict):
+        return f"no state dict but {type(state).__name__}"
+    for name, value in state.items():
+        if not isinstance(name, str):
+            return f"a tensor has the name {in_one_line(repr(name))}"
+        if not isinstance(value, Tensor):
+            return f"{in_one_line(name)} is no tensor but {type(value).__name__}"
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            return f"{in_one_line(name)} is no plain tensor of real numbers"
+    return None
+
+
+def _not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """How many values of a state dict are NaN or infinite, and where the first one is; None if none is."""
+    bad = {
+        name: int(tensor.numel() - torch.isfinite(tensor).sum())
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    }
+    return f"{sum(bad.values())} values are NaN or infinite, the first in {next(iter(bad))}" if bad else None
+
+
+class SavedState(BaseModel):
+    """What ``last.pth`` says of where its run stands; the rest is the method's and the optimizer's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step: int = Field(ge=0)
+    best_step: int = Field(0, ge=0)
+    without_improvement: int = Field(0, ge=0)
 
 
 def resumed_state(path: Path, info: ModelInfo) -> dict[str, Any] | None:
     """What a run to go on with has saved of itself in ``last.pth``.
 
     Raises:
-        InputError: see :func:`read_checkpoint`; or the run trains other networks than ``info`` says.
+        InputError: see :func:`read_checkpoint`; the run trains other networks than ``info`` says; or its state is
+            damaged, or holds weights that are not finite.
     """
     content = read_checkpoint(path)
-    begun = stated_info(path, content).network
-    if begun != info.network:
+    begun = stated_info(path, content)
+    if begun.network != info.network:
         raise InputError(
-            f"{path}: this run was begun with the network {begun.name}, but now the method builds {info.networks};"
-            " --overwrite starts anew"
+            f"{path}: this run was begun with the network {begun.network.name}, but now the method builds"
+            f" {info.networks}; --overwrite starts anew"
         )
-    state: dict[str, Any] | None = content.get(RESUME_KEY)
+    if begun.plugin_sha256 and begun.plugin_sha256 != info.plugin_sha256:
+        say(f"{path}: this run was begun with another plug-in file than the one that is given now")
+    state = content.get(RESUME_KEY)
+    if state is None:
+        return None
+    parts = {"method", "optimizer", "scaler", "state"}
+    damaged = f"{path}: the state to go on from is damaged"
+    if not isinstance(state, dict) or any(not isinstance(state.get(part), dict) for part in parts):
+        raise InputError(f"{damaged}: it lacks its parts; --overwrite starts anew")
+    checked(SavedState, state["state"], source=f"{damaged}: ")
+    wrong = _unusable(state["method"]) or _not_finite(state["method"])
+    if wrong is not None:
+        raise InputError(f"{damaged}: {wrong}; --overwrite starts anew")
     return state
 
 
 def load_predictor(
-    path: Path, device: torch.device | str = "cpu", *, method: str | None = None, spec: DatasetSpec | None = None
+    path: Path,
+    device: torch.device | str = "cpu",
+    *,
+    method: str | None = None,
+    spec: DatasetSpec | None = None,
+    plugin: Path | None = None,
 ) -> tuple[nn.Module, ModelInfo]:
     """Load the module that maps an image (B, in_channels, D, H, W) in [0, 1] to logits, in eval mode.
 
@@ -74,12 +142,50 @@ def load_predictor(
         device: Where the module goes.
         method: For checkpoints without our info: the method's name (default: by the file's keys).
         spec: For those: the data set they were trained on.
+        plugin: Python file with the method or the network that it was trained with, if it was a plug-in.
 
     Raises:
-        InputError: see :func:`read_checkpoint`, :func:`model_info` and :func:`load_weights`.
+        InputError: see :func:`read_checkpoint` and :func:`predictor_of`.
     """
-    content = read_checkpoint(path)
-    info = model_info(path, content, Published(method, spec))
-    built = build_method(info)
-    load_weights(built, content, path)
-    return built.predictor().to(device).eval(), info
+    return predictor_of(read_checkpoint(path), path, device, Published(method, spec), plugin)
+
+
+def predictor_of(
+    content: Checkpoint, path: Path, device: torch.device | str, published: Published, plugin: Path | None = None
+) -> tuple[nn.Module, ModelInfo]:
+    """The same from what the file at ``path`` held when it was read.
+
+    Raises:
+        InputError: see :func:`model_info` and :func:`load_weights`; or the model needs a plug-in that was not given.
+    """
+    info = model_info(path, content, published)
+    if plugin is not None and info.plugin is None:
+        raise InputError(f"{path}: was trained without a plug-in; leave --plugin out")
+    try:
+        if plugin is None and not built_within(content.size, info.network):
+            raise InputError(f"{path}: its description of the model is damaged: a larger network than its weights are")
+        network, modules = _network(info, path, plugin)
+    except (RuntimeError, MemoryError, ValueError, TypeError, ArithmeticError) as error:
+        reason = in_one_line(str(error).partition("\n")[0])
+        raise InputError(f"{path}: the model that it describes cannot be built ({reason})") from None
+    load_weights(modules, content, path)
+    if plugin is not None and info.plugin_sha256 != file_sha256(plugin):
+        say(f"{plugin}: not the same file as {path} was trained with; what it predicts may differ")
+    return network.to(device).eval(), info
+
+
+def _network(info: ModelInfo, path: Path, plugin: Path | None) -> tuple[nn.Module, Mapping[str, nn.Module]]:
+    """What predicts, with fresh weights, and the networks to fill by their keys."""
+    try:
+        if info.plugin is None or plugin is not None:
+            method = build_method(info, plugin=plugin)
+            return method.predictor(), method.published_modules()
+        if info.predictor is not None:
+            return info.predictor.build(info.network, info.num_classes)
+    except InputError as error:
+        raise InputError([f"{path}: {in_one_line(problem, 400)}" for problem in error.problems]) from None
+    name = in_one_line(Path(info.plugin).name)
+    raise InputError(
+        f"{path}: the method '{in_one_line(info.method)}' was trained with the plug-in {name}, which is code: it is not"
+        " run because a file names it; give the file that you trust with --plugin"
+    )

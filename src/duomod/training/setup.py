@@ -21,6 +21,7 @@ from duomod.option_values import merged
 from duomod.preprocessing.store import Store
 from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
+from duomod.settings import checked
 from duomod.training.build import build_method, with_networks
 from duomod.training.load import resumed_state
 from duomod.training.loop import Run, fit
@@ -47,17 +48,17 @@ def run_train(settings: TrainSettings) -> Path:
     split = _split(store, cls, settings)
     device = choose_device(settings.gpu)
     dtype = choose_dtype(config.precision, device)
-    info = ModelInfo(
-        method=settings.model,
-        method_settings=own.model_dump(),
-        network=config.network,
-        in_channels=store.channels,
-        num_classes=store.spec.num_classes,
-        patch=config.patch or store.spec.patch,
-        spec=store.spec,
-        plugin=str(settings.plugin.resolve()) if settings.plugin else None,
-    )
-    info = with_networks(info)
+    facts = {
+        "method": settings.model,
+        "method_settings": own.model_dump(),
+        "network": config.network,
+        "in_channels": store.channels,
+        "num_classes": store.spec.num_classes,
+        "patch": config.patch or store.spec.patch,
+        "spec": store.spec,
+        "modalities": sorted({store.cases[case].modality for case in (*split.labelled, *split.unlabelled)}),
+    }
+    info = with_networks(checked(ModelInfo, facts), settings.plugin)
     steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
     total = (config.max_epochs + config.final_epoch) * steps_per_epoch
     resolved = {
@@ -83,7 +84,7 @@ def run_train(settings: TrainSettings) -> Path:
 
         torch.manual_seed(torch_seed(settings.seed, "weights"))
         crop = Crop(info.patch, settings.seed, config.sampling, config.augment)
-        method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from))
+        method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from), plugin=settings.plugin)
         guard_shallow_convolutions(method, device, dtype)
         lay_out(method, device)
         last = resumed_state(folder / "ckpts" / "last.pth", info) if state == "resume" else None

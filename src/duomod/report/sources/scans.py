@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from duomod.datasets.dicom.find import find_series
+from duomod.datasets.dicom.pixels import read_series
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
-from duomod.datasets.scan import read_image, to_array
+from duomod.datasets.scan import doubts, read_image, to_array
 from duomod.datasets.spec import Modality
 from duomod.errors import InputError
-from duomod.inference.dicom import find_series, read_series
 from duomod.preprocessing.geometry import canonical
 
 #: A scan with values below this is taken for CT: air is -1000 HU, and MR values start at 0.
@@ -59,12 +60,14 @@ class CaseImages:
         truth: True label map, or None.
         predictions: Name and label map of each prediction, in the order of its source.
         modality: CT values are Hounsfield units; MR values get a window of their own.
+        doubts: Sentences about files that can be read, but whose headers leave something open.
     """
 
     scan: sitk.Image
     truth: sitk.Image | None
     predictions: tuple[tuple[str, sitk.Image], ...]
     modality: Modality
+    doubts: tuple[str, ...] = ()
 
     @property
     def maps(self) -> list[sitk.Image]:
@@ -86,7 +89,7 @@ def read_case(source: CaseSource) -> tuple[CaseImages | None, list[str]]:
     """
     problems: list[str] = []
     try:
-        scan, modality = _read_scan(source.scan)
+        scan, modality, doubtful = _read_scan(source.scan)
     except InputError as error:
         problems += error.problems
         scan = None
@@ -105,23 +108,27 @@ def read_case(source: CaseSource) -> tuple[CaseImages | None, list[str]]:
     if scan is None:
         return None, problems
     known = tuple((name, one) for name, one in predictions if one is not None)
-    return CaseImages(scan, truth, known, source.modality or modality or _seen_modality(scan)), problems
+    modality = source.modality or modality or _seen_modality(scan)
+    paths = [*([source.truth] if source.truth is not None else []), *(overlay.path for overlay in source.predictions)]
+    doubtful += [sentence for path in paths for sentence in doubts(path)]
+    return CaseImages(scan, truth, known, modality, tuple(doubtful)), problems
 
 
-def _read_scan(path: Path) -> tuple[sitk.Image, Modality | None]:
-    """Read a scan's file or the DICOM series in a folder; with the modality where its header has one.
+def _read_scan(path: Path) -> tuple[sitk.Image, Modality | None, list[str]]:
+    """Read a scan's file or the DICOM series in a folder; with the modality where its header has one, and doubts.
 
     Raises:
         InputError: it cannot be read, or the folder holds no series or several.
     """
     if not path.is_dir():
-        return canonical(read_image(path)), None
-    series, problems = find_series(path)
-    if problems:
-        raise InputError(problems)
-    if len(series) != 1:
-        raise InputError(f"{path}: holds {len(series)} DICOM series; give the folder of one series, or a NIfTI file")
-    return canonical(read_series(series[0])), series[0].modality
+        return canonical(read_image(path)), None, doubts(path)
+    found = find_series(path)
+    if found.problems:
+        raise InputError(found.problems)
+    if len(found.series) != 1:
+        raise InputError(f"{path}: holds {len(found.series)} DICOM series; give the folder of one, or a NIfTI file")
+    (series,) = found.series
+    return canonical(read_series(series)), series.modality, [*found.left_out, *series.doubts]
 
 
 def _seen_modality(scan: sitk.Image) -> Modality:

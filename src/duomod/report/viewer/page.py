@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from duomod.console import say
 from duomod.datasets.case_names import case_id
 from duomod.datasets.spec import Modality, load_spec, numbered_classes
 from duomod.errors import InputError
@@ -60,6 +61,8 @@ def view_page(folder: Path, config: ViewSettings) -> Path:
     images, problems = read_case(source)
     if problems or images is None:
         raise InputError(problems)
+    for sentence in images.doubts:
+        say(sentence)
     name = "case_001" if config.anonymous else case_id(config.case.name)
     copy_assets(folder / "assets")
     write_case(folder / "cases" / "1.js", name, images, naming.classes or numbered_classes(_classes_in(images)))
