@@ -30,12 +30,12 @@ from duomod.errors import DuomodError
 from duomod.locks import hold
 from duomod.version import __version__
 
-#: In the folder of a run: its settings, what it logs, what its training wrote down at the end, its label maps and,
-#: among them, what their prediction wrote down; and the table of their scores.
-CONFIG, METRICS, TRAINED = "config.yaml", "metrics.jsonl", "train_manifest.json"
-PREDICTIONS, PREDICTED, RESULT = "predictions", "prediction.json", "result.csv"
-#: Folders of a method's runs.
-SEEDS = "seed_*"
+#: In the folder of a run: its settings, what it logs, and its label maps.
+CONFIG, METRICS, PREDICTIONS = "config.yaml", "metrics.jsonl", "predictions"
+#: Written last by a training: it has come to its end.
+TRAINED = "train_manifest.json"
+#: In a folder of predictions: what makes them, and which cases there will be.
+PREDICTED = "prediction.json"
 
 #: Names of files and folders that are being written: the start, eight random characters, a suffix.
 _PART = ".part-"

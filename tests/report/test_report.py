@@ -233,8 +233,10 @@ class TestPage:
             one["run"]: one["state"] for one in json.loads(page.with_name("report.json").read_text())["unfinished"]
         }
         assert list(listed) == ["cps, seed_1", "cps, seed_2", "supervised, seed_0", "supervised, seed_1"]
-        assert listed["supervised, seed_0"] == "predicted, not evaluated"
-        assert listed["cps, seed_2"].startswith("training: step 50 of 500, best validation Dice 50.0 %, last logged 20")
+        assert listed["supervised, seed_0"] == "predicted and not evaluated"
+        assert listed["cps, seed_2"].startswith(
+            "its training has not ended: step 50 of 500, best validation Dice 50.0 %, last logged 20"
+        )
         said = capsys.readouterr().err
         for run in listed:
             assert run in page.read_text()

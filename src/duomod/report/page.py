@@ -80,6 +80,7 @@ def _write_report(
 ) -> list[str]:
     """Write all files of a report; return what is to be said about it."""
     compared = _compared(collection, base)
+    said = [note for method in collection.methods for note in method.summary.notes]
     left_out = list(collection.left_out)
     places = places_of(collection, cases)
     if config.anonymous:
@@ -92,7 +93,7 @@ def _write_report(
         _write_viewer(collection, cases, folder, config.all_seeds) if config.viewer else ([], [], [])
     )
     left_out = list(dict.fromkeys([*left_out, *unread, *more]))
-    notes = remarks(collection, cases)
+    notes = [note for method in collection.methods for note in method.summary.notes] + remarks(collection, cases)
     doubtful = [] if config.anonymous else [places.shortened(sentence) for sentence in dict.fromkeys(doubts)]
     told = [replace(one, reason=NOT_TOLD if config.anonymous else places.shortened(one.reason)) for one in left_out]
     charts = all_charts(collection)
@@ -126,7 +127,7 @@ def _write_report(
     record = _record(collection, base, compared.comparisons, pictured)
     write_record(folder, REPORT, {**record, "notes": [*notes, *doubtful], "left_out": [asdict(one) for one in told]})
     unfinished = [f"{run.run}: no result yet ({run.state})" for run in collection.unfinished]
-    return [*notes, *doubts, *unfinished, *map(str, left_out)]
+    return [*said, *remarks(collection, cases), *doubts, *unfinished, *map(str, left_out)]
 
 
 def _resolved_settings(collection: Collection) -> list[tuple[str, str]]:

@@ -72,6 +72,7 @@ def without_paths(collection: Collection, places: Places) -> Collection:
         texts = {
             "base": method.name,
             "missing": tuple(map(places.shortened, method.summary.missing)),
+            "notes": tuple(map(places.shortened, method.summary.notes)),
         }
         seeds = tuple(shown(method, seed) for seed in method.seeds)
         methods.append(replace(method, seeds=seeds, summary=method.summary.model_copy(update=texts)))
@@ -90,11 +91,12 @@ def anonymous(collection: Collection, cases: Sequence[CaseFiles]) -> tuple[Colle
     methods = []
     for method in collection.methods:
         summary = method.summary
-        remarks = len(summary.missing)
+        remarks = len(summary.missing) + len(summary.notes)
         texts = {
             "base": method.name,
             "cases": tuple(alias[case] for case in summary.cases),
             "missing": (f"{remarks} remark(s) that may name cases",) if remarks else (),
+            "notes": (),
             "worst_cases": tuple((alias[case], text) for case, text in summary.worst_cases),
         }
         seeds = tuple(_anonymous_seed(seed, alias) for seed in method.seeds)

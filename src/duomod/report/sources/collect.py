@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from duomod.errors import InputError, nearest_name
-from duomod.evaluation.aggregate import Summary, incompatible, mean_defined, summarise
+from duomod.evaluation.aggregate import Summary, mean_defined, summarise
 from duomod.evaluation.method_values import MethodValues
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultTable, read_result
+from duomod.evaluation.seeds import incompatible
 from duomod.evaluation.settings import AggregateOptions
 from duomod.report.sources.records import Beside, LeftOut, read_beside
 from duomod.report.sources.runs import Group, Unfinished, group_runs, method_names, unfinished_of

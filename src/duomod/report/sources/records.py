@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
-from duomod.evaluation.policy import OrganStatus
-from duomod.evaluation.results import ResultTable, read_frame
+from duomod.evaluation.results import ResultTable, organs_path, read_organs
 from duomod.settings import Model, checked
 from duomod.workspace import CONFIG, METRICS, PREDICTED, PREDICTIONS, TRAINED, read_json, read_json_lines, read_yaml
 
@@ -29,6 +28,9 @@ Found = TypeVar("Found")
 _MOST_TEXT = 1 << 20
 #: Characters of a name or version in a record, and of a sentence about a fault; faults told of one file.
 _SHORT, _FAULTS = 200, 3
+
+#: More than any organ has.
+_MOST_ML = 1e6
 
 _Text = Annotated[str, Field(max_length=_SHORT)]
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -144,9 +146,8 @@ def read_beside(table: ResultTable, of: str) -> Beside:
     if recorded is not None and is_file(recorded):
         recorded = recorded.parent
     predictions = next((path for path in (folder / PREDICTIONS, recorded) if path and is_folder(path)), None)
-    organs = table.path.with_name(f"{table.path.stem}_organs.csv")
     return Beside(
-        organs=attempt(organs, lambda path: read_organs(path, table), None),
+        organs=attempt(organs_path(table.path), lambda path: _organs(path, table), None),
         curves=attempt(folder / METRICS, read_log, {}),
         settings=attempt(folder / CONFIG, read_settings, {}),
         training=attempt(folder / TRAINED, lambda path: read_record(Training, path), Training()),
@@ -250,29 +251,21 @@ def read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_organs(path: Path, table: ResultTable) -> pd.DataFrame:
-    """Read the table of organs that belongs to a result table.
+def _organs(path: Path, table: ResultTable) -> pd.DataFrame | None:
+    """The table of organs that belongs to a result table.
 
     Raises:
-        InputError: unreadable, other columns, or rows that do not fit the table's cases and classes.
+        InputError: unreadable, edited, or rows that do not fit the table's cases and classes.
     """
-    frame = read_frame(path)
-    needed = ["Filename", "Class", "Status", "True_ml"]
-    if lacking := [name for name in needed if name not in frame.columns]:
-        raise InputError(f"{path}: has no column {', '.join(lacking)}; evaluate again")
-    found = frame[needed].copy()
-    found["Filename"] = found["Filename"].astype(str)
-    for name in ("Class", "True_ml"):
-        found[name] = pd.to_numeric(found[name], errors="coerce")
-    wrong = (
-        ~found["Filename"].isin(table.cases)
-        | ~found["Class"].isin(range(1, table.num_foreground + 1))
-        | ~found["Status"].isin([str(status) for status in OrganStatus])
-        | ~found["True_ml"].between(0, 1e9)
+    frame = read_organs(table.path)
+    if frame is None:
+        return None
+    fits = (
+        frame["Filename"].isin(table.cases)
+        & frame["Class"].between(1, table.num_foreground)
+        & frame["True_ml"].between(0, _MOST_ML)
     )
-    if wrong.any():
-        raise InputError(
-            f"{path}: {int(wrong.sum())} of {len(found)} rows do not fit the result table (the first is row"
-            f" {int(wrong.to_numpy().argmax()) + 2}); evaluate again"
-        )
-    return found.astype({"Class": int})
+    if not fits.all():
+        row = 2 + int(fits.to_numpy().argmin())
+        raise InputError(f"{path}: {int((~fits).sum())} row(s) do not fit the result table, such as row {row}")
+    return frame

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from duomod.datasets.case_names import is_scan
 from duomod.errors import InputError
-from duomod.evaluation.aggregate import natural_order
-from duomod.report.sources.records import Training, read_curves, read_record, read_settings
-from duomod.workspace import CONFIG, METRICS, PREDICTED, PREDICTIONS, RESULT, SEEDS, TRAINED
+from duomod.evaluation.seeds import how_far, natural_order
+from duomod.evaluation.settings import RESULT, RESULT_TABLE, SEEDS
+from duomod.report.sources.records import read_curves, read_settings
+from duomod.workspace import CONFIG, METRICS, PREDICTIONS, TRAINED
 
 #: By these a folder is known to be a run's, also before it has a result.
 _OF_A_RUN = (CONFIG, METRICS, TRAINED, PREDICTIONS)
@@ -66,7 +66,7 @@ def group_runs(runs: Sequence[Path]) -> list[Group]:
         groups.append(Group(base, finished, tuple(folder for folder, table in tables.items() if table is None)))
     if not problems and not any(group.finished for group in groups):
         states = [f"{folder}: {state_of(folder)}" for group in groups for folder in group.unfinished]
-        problems = [f"no run has a {RESULT} yet; run `duomod evaluate` first", *states]
+        problems = [f"no run has a {RESULT_TABLE} yet; run `duomod evaluate` first", *states]
     if problems:
         raise InputError(problems)
     return groups
@@ -82,7 +82,7 @@ def _methods_in(run: Path) -> list[tuple[Path, list[Path]]]:
     inside = [found for path in sorted(here.iterdir()) if path.is_dir() and (found := _method(path))]
     if not inside:
         raise InputError(
-            f"{run}: holds no {RESULT}, no {SEEDS}/{RESULT} and no folder with these; run `duomod evaluate` first"
+            f"{run}: holds no {RESULT_TABLE}, no {SEEDS}/{RESULT_TABLE} and no folder with these; evaluate first"
         )
     return inside
 
@@ -100,7 +100,7 @@ def _method(folder: Path) -> tuple[Path, list[Path]] | None:
 
 def result_in(folder: Path) -> Path | None:
     """The result table of a run, or None."""
-    tables = (folder / RESULT, (folder / RESULT).with_suffix(".xlsx"))
+    tables = [folder / f"{RESULT}{ending}" for ending in (".csv", ".xlsx")]
     return next((table for table in tables if table.is_file()), None)
 
 
@@ -127,28 +127,9 @@ def unfinished_of(names: Iterable[str], groups: Iterable[Group]) -> list[Unfinis
 
 def state_of(folder: Path) -> str:
     """How far a run without a result has come, in words."""
-    if (folder / PREDICTIONS / PREDICTED).is_file():
-        return "predicted, not evaluated"
-    if maps := _label_maps(folder / PREDICTIONS):
-        return f"prediction begun ({maps} label maps)"
-    trained = folder / TRAINED
-    if trained.is_file():
-        return f"trained{_steps(trained)}, not predicted"
-    if (folder / METRICS).is_file() or (folder / CONFIG).is_file():
-        return f"training: {_progress(folder)}"
-    return "nothing there yet"
-
-
-def _label_maps(folder: Path) -> int:
-    return sum(map(is_scan, folder.iterdir())) if folder.is_dir() else 0
-
-
-def _steps(manifest: Path) -> str:
-    try:
-        steps = read_record(Training, manifest).steps
-    except InputError:
-        return ""
-    return "" if steps is None else f" ({steps} steps)"
+    if (folder / METRICS).is_file() and not any((folder / name).exists() for name in (TRAINED, PREDICTIONS)):
+        return f"its training has not ended: {_progress(folder)}"
+    return how_far(folder, RESULT) or ("nothing logged yet" if (folder / CONFIG).is_file() else "nothing there yet")
 
 
 def _progress(folder: Path) -> str:
@@ -157,7 +138,7 @@ def _progress(folder: Path) -> str:
     try:
         curves, _ = read_curves(log)
     except InputError as error:
-        return "not begun" if not log.exists() else str(error).removeprefix(f"{log}: ")
+        return str(error).removeprefix(f"{log}: ")
     done = max((steps[-1] + 1 for steps, _ in curves.values()), default=0)
     total = _steps_in_all(folder / CONFIG)
     parts = [f"step {done}" + (f" of {total}" if total else "")]
