@@ -32,7 +32,6 @@ from duomod.report.cells import (
     unfinished_cells,
 )
 from duomod.report.charts import all_charts
-from duomod.report.folder import check_replaceable, replaced_folder, write_record
 from duomod.report.presenting import NOT_TOLD, anonymous, places_of, without_paths
 from duomod.report.settings import ReportSettings
 from duomod.report.sources.collect import Collection, baseline_of, collect
@@ -43,6 +42,7 @@ from duomod.report.templates import render, script_json
 from duomod.report.viewer.case import write_case
 from duomod.report.worst import WorstCase, worst_cases
 from duomod.version import __version__
+from duomod.whole_folder import check_replaceable, replaced_folder, write_record
 from duomod.workspace import write_text
 
 #: Written last into a report's folder; by it a folder is known to be a report, which a new one may replace.

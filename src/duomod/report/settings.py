@@ -7,12 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from duomod.flags import Dataset, Flag
+from duomod.flags import Anonymous, Dataset, Flag
 from duomod.settings import Settings
-
-Anonymous = Annotated[
-    bool, Field(description="Number the cases, and leave out file names, paths, and what may name people or machines.")
-]
 
 
 class ReportOptions(Settings):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from duomod.console import out, say
 from duomod.extras import require_report_packages
-from duomod.report.folder import check_replaceable, replaced_folder, write_record
 from duomod.report.viewer.lifetime import ended_by_signals, temporary_folder
 from duomod.report.viewer.page import check_files, view_page
 from duomod.report.viewer.server import make_server
 from duomod.report.viewer.settings import ViewSettings
 from duomod.version import __version__
+from duomod.whole_folder import check_replaceable, replaced_folder, write_record
 
 #: Written last into a page's folder; by it a folder is known to be one, which a new page may replace.
 RECORD = "view.json"

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from duomod.flags import Dataset, Flag
-from duomod.report.settings import Anonymous
+from duomod.flags import Anonymous, Dataset, Flag
 from duomod.settings import Settings
 
 

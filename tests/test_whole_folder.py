@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from duomod import whole_folder as folders
 from duomod.errors import InputError
-from duomod.report import folder as folders
-from duomod.report.folder import check_replaceable, replaced_folder, write_record
+from duomod.whole_folder import check_replaceable, replaced_folder, write_record
 
 RECORD = "report.json"
 
@@ -147,8 +147,8 @@ def test_a_failure_leaves_the_older_one_alone(tmp_path: Path) -> None:
 KILLED = """
 import os, sys, pathlib
 sys.path.insert(0, {tests!r})
-from duomod.report import folder as folders
-from report.test_folder import write
+from duomod import whole_folder as folders
+from test_whole_folder import write
 left = {number}
 def dying(call):
     def now(*arguments, **named):
@@ -171,7 +171,7 @@ def test_one_of_both_stands_whenever_it_is_killed(tmp_path: Path, swap: bool) ->
     for number in range(7):
         output = tmp_path / str(number) / "report"
         write(output, "first")
-        script = KILLED.format(tests=str(Path(__file__).parents[1]), number=number, swap=swap, output=str(output))
+        script = KILLED.format(tests=str(Path(__file__).parent), number=number, swap=swap, output=str(output))
         codes.append(subprocess.run([sys.executable, "-c", script], check=False).returncode)
         # Between two renames the older one is beside its place, under a name that says so.
         found = output if output.exists() else output.with_name("report.older")
