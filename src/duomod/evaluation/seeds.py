@@ -120,6 +120,7 @@ def doubts(tables: dict[str, ResultTable]) -> list[str]:
         if table.info is not None and table.info.missing_predictions:
             lacking = table.info.missing_predictions
             found.append(f"{seed}: no prediction of {', '.join(listed(lacking))}; scored as all-missed")
+        found += [f"{seed}: mixed up? {one}" for one in (table.info.mix_ups if table.info else ())]
     return found + _copies(tables)
 
 
