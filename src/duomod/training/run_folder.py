@@ -19,7 +19,7 @@ from duomod.preprocessing.store import CaseRecord, Store
 from duomod.training.checkpoint import read_checkpoint
 from duomod.training.load import resumed_state
 from duomod.training.model_info import ModelInfo
-from duomod.workspace import TRAINED, read_yaml, write_text
+from duomod.workspace import CONFIG, METRICS, TRAINED, read_yaml, write_text
 
 #: What config.yaml says of the machine. Another one changes the last bits of the numbers, not what is trained.
 MACHINE = "machine"
@@ -64,10 +64,10 @@ def prepared(folder: Path, resolved: dict[str, Any], resume: bool, overwrite: bo
         InputError: the folder holds a run and neither ``resume`` nor ``overwrite`` is given, its settings or data are
             others, or it is damaged.
     """
-    config, last, best = folder / "config.yaml", folder / "ckpts" / "last.pth", folder / "ckpts" / "best_model.pth"
+    config, last, best = folder / CONFIG, folder / "ckpts" / "last.pth", folder / "ckpts" / "best_model.pth"
     complete = (folder / TRAINED).is_file()
     if overwrite or not (last.is_file() or complete):
-        for old in (folder / TRAINED, last, best, folder / "metrics.jsonl"):
+        for old in (folder / TRAINED, last, best, folder / METRICS):
             old.unlink(missing_ok=True)
         write_text(config, yaml.safe_dump(resolved, sort_keys=False))
         if resume:
