@@ -13,6 +13,7 @@ from typing import Protocol
 
 from duomod.console import say
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.split_lists import EVAL_NAMES, as_text, lists_in
 from duomod.datasets.split_lists import Lists as _Lists
