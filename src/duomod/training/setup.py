@@ -19,6 +19,7 @@ from duomod.methods.registry import chosen_method
 from duomod.networks.shallow_bf16 import guard_shallow_convolutions
 from duomod.option_values import merged
 from duomod.preprocessing.store import Store
+from duomod.preprocessing.verify import verify
 from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
 from duomod.settings import checked
@@ -28,7 +29,7 @@ from duomod.training.loop import Run, fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.training.settings import TrainSettings
-from duomod.workspace import TRAINED, read_yaml, sweep_parts, write_manifest, write_text
+from duomod.workspace import CONFIG, METRICS, TRAINED, read_yaml, sweep_parts, write_manifest, write_text
 
 
 def run_train(settings: TrainSettings) -> Path:
@@ -123,6 +124,7 @@ def _split(store: Store, cls: type[Method], settings: TrainSettings) -> Split:
     if cls.uses_all_labels:
         split = _fully_labelled(store, split)
     _describe(store, split)
+    verify(store, [*split.labelled, *(split.unlabelled if cls.uses_unlabelled else ()), *split.eval])
     return split
 
 
@@ -191,10 +193,10 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
     Raises:
         InputError: the folder holds a run and neither --resume nor --overwrite is given, or the settings differ.
     """
-    stored_path, last = folder / "config.yaml", folder / "ckpts" / "last.pth"
+    stored_path, last = folder / CONFIG, folder / "ckpts" / "last.pth"
     complete = (folder / TRAINED).is_file()
     if overwrite or not (last.is_file() or complete):
-        for old in (folder / TRAINED, last, folder / "ckpts" / "best_model.pth", folder / "metrics.jsonl"):
+        for old in (folder / TRAINED, last, folder / "ckpts" / "best_model.pth", folder / METRICS):
             old.unlink(missing_ok=True)
         write_text(stored_path, yaml.safe_dump(resolved, sort_keys=False))
         if resume:
