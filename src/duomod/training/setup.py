@@ -19,6 +19,7 @@ from duomod.methods.registry import chosen_method
 from duomod.networks.shallow_bf16 import guard_shallow_convolutions
 from duomod.option_values import merged
 from duomod.preprocessing.store import Store
+from duomod.preprocessing.verify import verify
 from duomod.sampling.streams import Crop, class_counts
 from duomod.seeding import torch_seed
 from duomod.settings import checked
@@ -123,6 +124,7 @@ def _split(store: Store, cls: type[Method], settings: TrainSettings) -> Split:
     if cls.uses_all_labels:
         split = _fully_labelled(store, split)
     _describe(store, split)
+    verify(store, [*split.labelled, *(split.unlabelled if cls.uses_unlabelled else ()), *split.eval])
     return split
 
 
