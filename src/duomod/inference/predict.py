@@ -27,10 +27,9 @@ from duomod.training.load import load_predictor
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.version import __version__
-from duomod.workspace import atomic_path, read_json, sha256, write_json
+from duomod.workspace import PREDICTED, atomic_path, read_json, sha256, write_json
 
 #: In the folder of predictions: what made them. Tells which need not be made again.
-MANIFEST = "prediction.json"
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ def _target(output: Path, case: Case) -> Path:
 def _claim(output: Path, cases: Sequence[Case], settings: Mapping[str, Any], model: Path, resume: bool) -> list[Case]:
     """Write down what will make the results, after deleting those made otherwise; return the cases left to do."""
     try:
-        old = read_json(output / MANIFEST)
+        old = read_json(output / PREDICTED)
         same = old["settings"] == settings
         made, scans = (dict(old["cases"]), dict(old["scans"])) if same else ({}, {})
     except (InputError, KeyError, TypeError, ValueError):
@@ -232,7 +231,7 @@ def _claim(output: Path, cases: Sequence[Case], settings: Mapping[str, Any], mod
         _target(output, case).unlink(missing_ok=True)
     made |= {case.case_id: case.identity for case in cases}
     scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
-    write_json(output / MANIFEST, {"model": str(model), "settings": settings, "cases": made, "scans": scans})
+    write_json(output / PREDICTED, {"model": str(model), "settings": settings, "cases": made, "scans": scans})
     return left
 
 
