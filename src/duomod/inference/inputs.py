@@ -38,6 +38,7 @@ class Case:
         identity: Another text for another or a changed input.
         scan: The scan's NIfTI file, whose header the result takes over; None if there is none.
         load: Returns what the network sees, (C, D, H, W) float32 in [0, 1], and its grid.
+        stays: Whether the scan's file is still there after the prediction.
     """
 
     case_id: str
@@ -45,6 +46,7 @@ class Case:
     identity: str
     scan: Path | None
     load: Callable[[], tuple[Volume, Geometry]]
+    stays: bool = True
 
 
 def network_volume(image: sitk.Image, spec: DatasetSpec, modality: Modality) -> tuple[Volume, Geometry]:
@@ -218,7 +220,7 @@ def scan_cases(
             problems += error.problems
     ids = [case.case_id for case in found]
     twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
-    problems += [f"{input_path}: two files of the case {case_id}; keep one of them" for case_id in twice]
+    problems += [f"{input_path}: a file and a DICOM series are both the case {case_id}; rename one" for case_id in twice]
     if not (found or problems):
         problems = [f"{input_path}: holds no scan (.nii, .nii.gz, .nrrd, .mha or DICOM slices)"]
     for sentence in (*notes, *dicom.left_out, *(doubt for one in dicom.series for doubt in one.doubts)):
@@ -226,7 +228,7 @@ def scan_cases(
     say_doubts(files.values())
     if problems:
         raise InputError([_calling(problem, input_path, called) for problem in problems])
-    return found
+    return [replace(case, stays=called is None) for case in found]
 
 
 def _scan_files(
