@@ -210,8 +210,6 @@ def some_settings(draw: st.DrawFn) -> Settings:
         if "npy_path" not in data:
             data["input_path"] = draw(WORDS)
             data.pop("cases", None)
-        else:
-            data.pop("series", None)
     if command.name in ("check-method", "check-network"):
         data = {"name": draw(WORDS)} if draw(st.booleans()) else {"plugin": draw(WORDS)}
     if command.name == "phantom" and data.get("preset", "amos") == "amos":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from duomod.console import say
-from duomod.datasets.case_names import is_scan, shown
-from duomod.datasets.dicom.find import Found, find_series
+from duomod.datasets.case_names import is_nifti
+from duomod.datasets.dicom.find import find_series
 from duomod.datasets.dicom.pixels import read_series
 from duomod.datasets.dicom.series import Series
-from duomod.datasets.folder import content
 from duomod.datasets.grid import Geometry, read_geometry
-from duomod.datasets.scan import image_problems, read_image, say_doubts
+from duomod.datasets.scan import image_problems, read_image
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
@@ -38,7 +37,6 @@ class Case:
         identity: Another text for another or a changed input.
         scan: The scan's NIfTI file, whose header the result takes over; None if there is none.
         load: Returns what the network sees, (C, D, H, W) float32 in [0, 1], and its grid.
-        stays: Whether the scan's file is still there after the prediction.
     """
 
     case_id: str
@@ -46,7 +44,6 @@ class Case:
     identity: str
     scan: Path | None
     load: Callable[[], tuple[Volume, Geometry]]
-    stays: bool = True
 
 
 def network_volume(image: sitk.Image, spec: DatasetSpec, modality: Modality) -> tuple[Volume, Geometry]:
@@ -179,24 +176,17 @@ def _raw_scan(folder: Path, record: CaseRecord) -> Path:
 
 
 def scan_cases(
-    input_path: Path,
-    spec: DatasetSpec,
-    naming: DatasetSpec | None = None,
-    modality: Modality | None = None,
-    series: str | None = None,
-    called: Path | None = None,
+    input_path: Path, spec: DatasetSpec, naming: DatasetSpec | None = None, modality: Modality | None = None
 ) -> list[Case]:
-    """The scans at a path: one file, a folder of them, or DICOM series.
+    """The scans at a path: one NIfTI file, a folder of them, or DICOM series.
 
-    Every file is read completely and checked. What is not read is said, and what is doubtful.
+    Every file is read completely and checked.
 
     Args:
-        input_path: File or folder. Of a folder the scans in it, and the DICOM series in it and in all folders below.
+        input_path: File or folder. Of a folder its NIfTI files, and the DICOM series in it and in all folders below.
         spec: What the network was trained with: spacing and window.
         naming: Says the image suffix and each case's modality; default: ``spec``.
         modality: The same for all scans, whatever ``naming`` and DICOM headers say.
-        series: UID, number or description of the only DICOM series to take.
-        called: What messages call ``input_path``, where it is a temporary copy.
 
     Raises:
         InputError: lists all problems.
@@ -204,14 +194,22 @@ def scan_cases(
     naming = naming or spec
     if not input_path.exists():
         raise InputError(f"{input_path}: no such file or folder")
-    dicom = find_series(input_path, series)
-    files, problems, notes = _scan_files(input_path, naming, dicom, series)
-    problems += dicom.problems
+    if input_path.is_dir():
+        files = sorted(path for path in input_path.iterdir() if is_nifti(path) and not path.is_dir())
+    else:
+        files = [input_path] if is_nifti(input_path) else []
+    dicom = find_series(input_path)
+    problems = dicom.problems
+    if not (files or dicom.series or problems):
+        raise InputError(f"{input_path}: holds no scan (.nii, .nii.gz or DICOM slices)")
     found = []
-    for case_id, path in files.items():
+    for sentence in (*dicom.left_out, *(doubt for one in dicom.series for doubt in one.doubts)):
+        say(sentence)
+    for path in files:
         image, of_image = image_problems(path)
         problems += of_image
         if image is not None and not of_image:
+            case_id = naming.case_id(path.name)
             found.append(_scan(case_id, path, Geometry.of(image), spec, modality or naming.case_modality(case_id)))
     for one in dicom.series:
         try:
@@ -220,38 +218,10 @@ def scan_cases(
             problems += error.problems
     ids = [case.case_id for case in found]
     twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
-    problems += [f"{input_path}: a file and a DICOM series are both the case {case_id}; rename one" for case_id in twice]
-    if not (found or problems):
-        problems = [f"{input_path}: holds no scan (.nii, .nii.gz, .nrrd, .mha or DICOM slices)"]
-    for sentence in (*notes, *dicom.left_out, *(doubt for one in dicom.series for doubt in one.doubts)):
-        say(_calling(sentence, input_path, called))
-    say_doubts(files.values())
+    problems += [f"{input_path}: two files of the case {case_id}; keep one of them" for case_id in twice]
     if problems:
-        raise InputError([_calling(problem, input_path, called) for problem in problems])
-    return [replace(case, stays=called is None) for case in found]
-
-
-def _scan_files(
-    input_path: Path, naming: DatasetSpec, dicom: Found, series: str | None
-) -> tuple[dict[str, Path], list[str], list[str]]:
-    """The scans that are no DICOM by case id, problems with their names, and a sentence about what is not read."""
-    if not input_path.is_dir():
-        return ({naming.case_id(input_path.name): input_path} if is_scan(input_path) else {}), [], []
-    inside = content(input_path, naming.image_suffix)
-    files = {} if series is not None else inside.files
-    passed = [shown(path.name) for path in inside.files.values() if path not in files.values()]
-    dicom_names = {shown(path.relative_to(input_path).parts[0]) for path in dicom.files}
-    # DICOM files have their own account; a folder of them is not read for other scans.
-    unread = [name for name in inside.unread if name.removesuffix("/") not in dicom_names] + passed
-    total = inside.total - sum(path.parent == input_path for path in dicom.files)
-    if not total and not unread:
-        return files, list(inside.problems), []
-    rest = replace(inside, files=files, unread=tuple(unread), total=total)
-    return files, list(inside.problems), [rest.summary]
-
-
-def _calling(sentence: str, path: Path, called: Path | None) -> str:
-    return sentence if called is None else sentence.replace(str(path), str(called))
+        raise InputError(problems)
+    return found
 
 
 def _scan(case_id: str, path: Path, geometry: Geometry, spec: DatasetSpec, modality: Modality) -> Case:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from duomod.console import say
-from duomod.datasets.archive import unpacked
 from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
 from duomod.datasets.splits import read_list
@@ -116,16 +115,8 @@ def run_predict(config: PredictSettings) -> Path:
         InputError: lists everything that is wrong with arguments, checkpoint or scans.
         DuomodError: the GPU's memory is too small.
     """
-    if config.input_path is None:
-        return _run(config, None)
-    with unpacked(config.input_path) as scans:
-        return _run(config, scans)
-
-
-def _run(config: PredictSettings, unpacked_input: Path | None) -> Path:
-    """Predict what lies at a path: the input, or the folder it was unpacked to."""
     device = choose_device(config.gpu)
-    model, info, found = _load(config, device, unpacked_input)
+    model, info, found = _load(config, device)
     output_path = config.output_path
     scans = [path for path in (config.input_path, config.original_nii_path) if path is not None]
     _check_output(output_path, found, scans)
@@ -159,9 +150,7 @@ def _run(config: PredictSettings, unpacked_input: Path | None) -> Path:
     return output_path
 
 
-def _load(
-    config: PredictSettings, device: torch.device, unpacked_input: Path | None
-) -> tuple[nn.Module, ModelInfo, list[Case]]:
+def _load(config: PredictSettings, device: torch.device) -> tuple[nn.Module, ModelInfo, list[Case]]:
     """The model, what is known of it, and the cases to predict; checked to fit together."""
     path, npy_path = config.model_path, config.npy_path
     described = load_spec(config.dataset) if config.dataset else None
@@ -174,13 +163,10 @@ def _load(
         cases = read_list(config.cases) if config.cases else None
         return model, info, preprocessed_cases(npy_path, info.spec, config.original_nii_path, config.split, cases)
     assert config.input_path is not None
-    assert unpacked_input is not None
     if info.spec is None:
         raise InputError(f"{path}: this checkpoint does not say what data it was trained on; name it with --dataset")
     _check_channels(str(config.input_path), info, 1)
-    called = config.input_path if unpacked_input != config.input_path else None
-    scans = scan_cases(unpacked_input, info.spec, described, config.modality, config.series, called)
-    return model, info, scans
+    return model, info, scan_cases(config.input_path, info.spec, described, config.modality)
 
 
 def _check_model(
@@ -244,7 +230,7 @@ def _claim(output: Path, cases: Sequence[Case], settings: Mapping[str, Any], mod
         # An older result must never pass for one of this run, wherever it is interrupted.
         _target(output, case).unlink(missing_ok=True)
     made |= {case.case_id: case.identity for case in cases}
-    scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None and case.stays}
+    scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
     write_json(output / PREDICTED, {"model": str(model), "settings": settings, "cases": made, "scans": scans})
     return left
 

@@ -47,10 +47,7 @@ class PredictSettings(PredictOptions):
     model_path: Annotated[Path, Flag("--model_path", "--model")] = Field(description="Checkpoint.")
     output_path: Annotated[Path, Flag("--output_path", "--output")] = Field(description="Folder of the label maps.")
     input_path: Annotated[Path | None, Flag("--input")] = Field(
-        None, description="A NIfTI file, a folder of scans, a DICOM series or a tree of them, or a zip archive."
-    )
-    series: str | None = Field(
-        None, description="With --input: the DICOM series to take where there are several: UID, number or description."
+        None, description="A NIfTI file, a folder of them, or a DICOM series."
     )
     npy_path: Path | None = Field(None, description="Preprocessed cases instead of --input.")
     original_nii_path: Path | None = Field(None, description="With --npy_path: the scans, whose grid is returned to.")
@@ -67,8 +64,6 @@ class PredictSettings(PredictOptions):
     def _one_input(self) -> Self:
         if (self.npy_path is None) == (self.input_path is None):
             raise ValueError("give either --input (scans) or --npy_path (preprocessed cases)")
-        if self.series is not None and self.input_path is None:
-            raise ValueError("--series: needs --input")
         if self.input_path is not None and (self.split or self.cases):
             raise ValueError("--split, --cases: need --npy_path; with --input, the scans given are predicted")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,10 @@ def stored_numbers(data: Dataset) -> Stored:
         if syntax in _BY_GDCM:
             array = _by_gdcm(data, syntax, shape)
         else:
-            array = pixel_array(data, raw=True, correct_unused_bits=False)
+            with warnings.catch_warnings():
+                # Run lengths that give more than rows x columns.
+                warnings.filterwarnings("error", message=".*padding")
+                array = pixel_array(data, raw=True, correct_unused_bits=False)
         array = array.reshape(shape)
     except Unusable:
         raise
@@ -96,7 +100,8 @@ def _check_length(data: Dataset, shape: tuple[int, int, int]) -> None:
     there = len(data.get(keyword) or b"")
     if not needed <= there <= needed + needed % 2:
         raise Unusable(
-            f"{keyword} of {there:,} bytes where {shape[1]} rows x {shape[2]} columns need {needed:,}",
+            f"{keyword} {'shorter' if there < needed else 'longer'} than the {needed:,} bytes of"
+            f" {' x '.join(map(str, shape[shape[0] == 1 :]))} voxels",
             "the file is cut off or its header is wrong: " + _COPY,
         )
 
@@ -175,7 +180,7 @@ def _without_unused_bits(array: Stored, data: Dataset) -> Stored:
     lowest = -(1 << (bits - 1)) if array.dtype.kind == "i" else 0
     if array.size and (int(array.min()) < lowest or int(array.max()) >= 1 << bits):
         raise Unusable(
-            f"numbers {array.min()}..{array.max()}, which need more than the {bits} bits of BitsStored",
+            f"numbers that need more than the {bits} bits of BitsStored",
             "correct the header, or export the series without overlays",
         )
     if array.dtype.kind == "u" or bits == allocated:
