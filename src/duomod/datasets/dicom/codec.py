@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from duomod.datasets.dicom.header import Unusable, whole
+from duomod.datasets.dicom.header import Unusable, text, whole
 
 _BY_GDCM = {
     uids.JPEGExtended12Bit,
@@ -82,7 +82,7 @@ def stored_numbers(data: Dataset) -> Stored:
 
 
 def _syntax(data: Dataset) -> UID:
-    syntax = getattr(data, "file_meta", Dataset()).get("TransferSyntaxUID")
+    syntax = text(getattr(data, "file_meta", Dataset()), "TransferSyntaxUID")
     if not syntax:
         # Without a word about it, the way that the header could be read is the way.
         implicit, little = data.original_encoding
