@@ -23,6 +23,7 @@ from duomod.errors import InputError, nearest_name
 from duomod.preprocessing.case import working_volume
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import CaseRecord, Store
+from duomod.preprocessing.verify import verify
 
 Volume = NDArray[np.float32]
 
@@ -133,6 +134,10 @@ def preprocessed_cases(
             found.append(_preprocessed(store, store.cases[case_id], window, original_nii_path))
         except InputError as error:
             problems += error.problems
+    try:
+        verify(store, [case_id for case_id in wanted if case_id in here], ("image",))
+    except InputError as error:
+        problems += error.problems
     if problems:
         raise InputError(problems)
     return found
