@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from duomod.datasets.index import FORMAT
 from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import load_spec
 from duomod.errors import InputError
@@ -89,7 +90,7 @@ def test_preprocess_and_evaluate_read_one_json_alike(tmp_path: Path) -> None:
 
 def test_a_preprocessed_set_keeps_its_tail_its_merges_and_its_suffix(tmp_path: Path) -> None:
     spec = load_spec("word").model_copy(update={"name": "ours", "image_suffix": "_0000"})
-    (tmp_path / "dataset.json").write_text(json.dumps({"format": 1, "spec": spec.model_dump(mode="json")}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"format": FORMAT, "spec": spec.model_dump(mode="json")}))
     (tmp_path / "labels").mkdir()
     for naming in (
         find_naming(tmp_path / "elsewhere", tmp_path / "labels", None, None),
@@ -101,6 +102,6 @@ def test_a_preprocessed_set_keeps_its_tail_its_merges_and_its_suffix(tmp_path: P
 
 
 def test_a_description_of_a_preprocessed_set_that_is_broken_is_named(tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text(json.dumps({"format": 1, "spec": {"name": 5}}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"format": FORMAT, "spec": {"name": 5}}))
     with pytest.raises(InputError, match=r"dataset\.json: spec: classes"):
         find_naming(tmp_path, tmp_path, str(tmp_path / "dataset.json"), None)
