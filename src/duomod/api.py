@@ -18,7 +18,7 @@ from duomod.commands import COMMANDS, runner
 from duomod.flags import options_of
 from duomod.option_values import merged, nested
 from duomod.settings import Settings, checked
-from duomod.workspace import read_json, read_json_lines
+from duomod.workspace import PREDICTED, read_json, read_json_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,10 +101,9 @@ class Predicted(Result):
         """A row a case: ``case``, ``labels`` (path of the label map), ``scan`` (path, or None)."""
         import pandas as pd
 
-        from duomod.inference.predict import MANIFEST
-
-        made = read_json(self.folder / MANIFEST)
-        rows = [(case, self.folder / f"{case}.nii.gz", made["scans"].get(case)) for case in sorted(made["cases"])]
+        made = read_json(self.folder / PREDICTED)
+        there = [case for case in sorted(made["cases"]) if (self.folder / f"{case}.nii.gz").is_file()]
+        rows = [(case, self.folder / f"{case}.nii.gz", made["scans"].get(case)) for case in there]
         return pd.DataFrame(rows, columns=["case", "labels", "scan"])
 
 

@@ -30,6 +30,11 @@ from duomod.errors import DuomodError
 from duomod.locks import hold
 from duomod.version import __version__
 
+#: Written last by a training: it has come to its end.
+TRAINED = "train_manifest.json"
+#: In a folder of predictions: what makes them, and which cases there will be.
+PREDICTED = "prediction.json"
+
 #: Names of files and folders that are being written: the start, eight random characters, a suffix.
 _PART = ".part-"
 _IS_PART = re.compile(r"\.part-[a-z0-9_]{8}(\..*)?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,89 @@ class TestProblems:
             aggregate(tmp_path / "nothing")
         with pytest.raises(InputError, match="no folder matches 'seed_"):
             aggregate(tmp_path)
+
+
+def test_case_ids_of_a_group_table_are_texts(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / "m" / f"seed_{seed}").mkdir(parents=True)
+        (tmp_path / "m" / f"seed_{seed}" / "result.csv").write_text("Filename,Dice_Class1\n001.nii.gz,0.5\nNA,0.7\n")
+    table = tmp_path / "groups.csv"
+    table.write_text("case;scanner;age\n001;GE;1\nNA;;2\n007;GE;3\n")
+    summary = read_summary(aggregate(tmp_path / "m", group_table=table).with_suffix(".json"))
+    assert [(g.column, g.value, g.cases) for g in summary.groups] == [
+        ("scanner", "(empty)", 1),
+        ("scanner", "GE", 1),
+        ("age", "1", 1),
+        ("age", "2", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("case,scanner\n1,GE\nNA,GE\n", r"no row for 001 in its first column, 'case'; 1 may have lost zeros"),
+        ("case,scanner\n001,GE\nNA,GE\n001,Siemens\n", "the case 001 has more than one row"),
+        ("case\n001\nNA\n", "has the one column 'case'"),
+        ("case,scanner\n001,GE\nNA,GE\n,GE\n", "row 4: no case in the first column"),
+    ],
+)
+def test_group_tables_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+    for seed in (0, 1):
+        (tmp_path / "m" / f"seed_{seed}").mkdir(parents=True)
+        (tmp_path / "m" / f"seed_{seed}" / "result.csv").write_text("Filename,Dice_Class1\n001.nii.gz,0.5\nNA,0.7\n")
+    (tmp_path / "groups.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        aggregate(tmp_path / "m", group_table=tmp_path / "groups.csv")
+
+
+def test_many_cases_and_a_column_of_ages_take_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        (tmp_path / "m" / f"seed_{seed}").mkdir(parents=True)
+        rows = "".join(f"case_{i},0.{i:05d}\n" for i in range(30_000 - seed))
+        (tmp_path / "m" / f"seed_{seed}" / "result.csv").write_text("Filename,Dice_Class1\n" + rows)
+    (tmp_path / "groups.csv").write_text("case,part,age\n" + "".join(f"case_{i},{i % 2},{i}\n" for i in range(30_000)))
+    began = time.process_time()
+    summary = read_summary(aggregate(tmp_path / "m", group_table=tmp_path / "groups.csv").with_suffix(".json"))
+    assert time.process_time() - began < 10
+    assert [group.cases for group in summary.groups] == [15_000, 15_000]
+    assert "column 'age' has 30000 different values; no groups of it are made" in capsys.readouterr().err
+
+
+def test_how_far_unfinished_seeds_have_come_is_said(base: Path) -> None:
+    for seed, content in {
+        2: ["ckpts/last.pth"],
+        3: ["ckpts/last.pth", "train_manifest.json"],
+        4: ["predictions/prediction.json", "predictions/a.nii.gz"],
+        5: ["predictions/prediction.json", "predictions/a.nii.gz", "predictions/b.nii.gz"],
+        6: [".result_cases/a.nii.gz.json"],
+        7: ["other"],
+    }.items():
+        for name in content:
+            path = base / f"seed_{seed}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('{"cases": {"a": "", "b": ""}}' if name.endswith("prediction.json") else "")
+    missing = read_summary(aggregate(base).with_suffix(".json")).missing
+    assert missing == (
+        "seed_2 has no result.csv or result.xlsx (its training has not ended)",
+        "seed_3 has no result.csv or result.xlsx (trained and not predicted)",
+        "seed_4 has no result.csv or result.xlsx (its prediction has not ended: 1 of 2 cases)",
+        "seed_5 has no result.csv or result.xlsx (predicted and not evaluated)",
+        "seed_6 has no result.csv or result.xlsx (its evaluation has not ended: 1 cases are scored)",
+        "seed_7 has no result.csv or result.xlsx",
+    )
+
+
+def test_a_copied_seed_is_doubted(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((5, 4))
+    for seed in (0, 1):
+        (tmp_path / f"seed_{seed}").mkdir()
+        write_frame(build_frame(list("abcde"), {"Dice": values}), tmp_path / f"seed_{seed}" / "result.csv")
+    assert "has the values of" in aggregate(tmp_path).read_text()
+
+
+def test_left_out_rows_are_in_the_summary(base: Path) -> None:
+    path = base / "seed_0" / "result.csv"
+    path.write_text(path.read_text() + "mean,0.7,0.6,1.5,2\n")
+    target = aggregate(base)
+    assert read_summary(target.with_suffix(".json")).metrics["Dice"].foreground.mean == pytest.approx(0.6875)
+    assert "'mean' (row 4) left out: no case but an average." in target.read_text()

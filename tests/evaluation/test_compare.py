@@ -27,13 +27,22 @@ CASES = [f"case_{i:02d}.nii.gz" for i in range(12)]
 
 
 def make_method(
-    root: Path, name: str, gain: float, *, seeds: int = 3, cases: list[str] = CASES, noise: float = 0.01
+    root: Path,
+    name: str,
+    gain: float,
+    *,
+    seeds: int = 3,
+    cases: list[str] = CASES,
+    noise: float = 0.01,
+    absent: int | None = None,
 ) -> Path:
     """A method's seeds and aggregated table: 15 classes, Dice ``gain`` above a level that belongs to case and class."""
     level = np.random.default_rng(0).uniform(0.4, 0.7, (len(cases), 15))
     for seed in range(seeds):
         rng = np.random.default_rng([seed, len(name), round(gain * 1000) % 97])
         dice = level + gain + rng.normal(0, noise, level.shape)
+        if absent is not None:
+            dice[:, absent - 1] = np.nan
         folder = root / name / f"seed_{seed}"
         folder.mkdir(parents=True)
         write_frame(build_frame(cases, {"Dice": dice, "ASD": 10 * (1 - dice)}), folder / "result.csv")
@@ -94,12 +103,7 @@ def test_three_methods_are_ranked_and_drawn(tmp_path: Path) -> None:
 
 
 def test_classes_that_no_case_has_are_left_out_of_the_correction(tmp_path: Path) -> None:
-    tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
-    for table in tables:
-        for source in (table, *table.parent.glob("seed_*/result.csv")):
-            frame = pd.read_csv(source)
-            frame["Dice_Class15"] = np.nan
-            frame.to_csv(source, index=False)
+    tables = [make_method(tmp_path, "new", 0.05, absent=15), make_method(tmp_path, "old", 0.0, absent=15)]
     compare(tables, baseline="old", output=tmp_path / "out", metrics=["Dice"], resamples=200)
     last = comparisons(tmp_path / "out").comparisons[-1]
     assert (last.n, last.family, math.isnan(last.p_wilcoxon)) == (0, 14, True)
@@ -111,6 +115,53 @@ def test_without_the_seeds_it_still_works_and_says_so(tmp_path: Path, capsys: py
     sources_path(tables[0]).unlink()
     compare(tables, baseline="old", output=tmp_path / "out", dataset="amos22", resamples=200)
     assert "single seeds are unknown" in capsys.readouterr().err
+
+
+def test_a_table_that_was_edited_is_refused(tmp_path: Path) -> None:
+    tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
+    whole = tables[0].read_bytes()
+    tables[0].write_bytes(whole.replace(b"0.6", b"0.9", 1))
+    with pytest.raises(InputError, match=r"new_aggregated_metrics\.csv: was changed after it was written"):
+        compare(tables, baseline="old", output=tmp_path / "out")
+    tables[0].write_bytes(whole)
+    seed = tables[1].parent / "seed_1" / "result.csv"
+    seed.write_bytes(seed.read_bytes().replace(b"0.6", b"0.9", 1))
+    with pytest.raises(InputError, match=r"seed_1/result\.csv: has changed since .*; aggregate again"):
+        compare(tables, baseline="old", output=tmp_path / "out")
+
+
+def test_what_is_not_in_the_comparison_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
+    make_method(tmp_path, "forgotten", 0.1).unlink()
+    (tmp_path / "old" / "seed_3").mkdir()
+    (tmp_path / "old" / "seed_3" / "result.csv").write_bytes((tmp_path / "old/seed_2/result.csv").read_bytes())
+    (tmp_path / "new" / "seed_3" / "ckpts").mkdir(parents=True)
+    run_aggregate(AggregateSettings(method_base_dir=tmp_path / "new", dataset="amos22"))
+    capsys.readouterr()
+    text = compare(tables, baseline="old", output=tmp_path / "out", resamples=200).read_text()
+    said = " ".join(capsys.readouterr().err.split())
+    for note in (
+        "new: seed_3 has no result.csv or result.xlsx (its training has not ended)",
+        "seed_3/result.csv is not in old_aggregated_metrics.csv; aggregate again to take it in",
+        "forgotten: a method with seeds and no aggregated table; it is not compared",
+    ):
+        assert note in text, note
+        assert note in said, note
+
+
+def test_a_record_that_is_something_else_is_refused_in_a_line(tmp_path: Path) -> None:
+    tables = [make_method(tmp_path, "new", 0.05), make_method(tmp_path, "old", 0.0)]
+    for content in ("[1]", '{"method": 5, "seeds": []}', '{"seeds": {}}'):
+        sources_path(tables[0]).write_text(content)
+        with pytest.raises(InputError, match="not of an aggregated table; aggregate again"):
+            compare(tables, baseline="old", output=tmp_path / "out")
+
+
+@pytest.mark.parametrize("cases", [CASES[:1], CASES[:2]])
+def test_few_cases_give_sentences_and_no_error(tmp_path: Path, cases: list[str]) -> None:
+    tables = [make_method(tmp_path, name, 0.1 * i, cases=cases, seeds=2) for i, name in enumerate("abc")]
+    text = compare(tables, baseline="a", output=tmp_path / "out", resamples=200).read_text()
+    assert ("nothing can be said" if len(cases) == 1 else "too small to show one") in text
 
 
 def test_all_that_cannot_be_compared_is_listed(tmp_path: Path) -> None:

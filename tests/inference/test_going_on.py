@@ -15,9 +15,9 @@ from toy_model import (
 
 import duomod.inference.predict as module
 from duomod.errors import DuomodError
-from duomod.inference.predict import MANIFEST
 from duomod.training.build import build_method
 from duomod.training.checkpoint import save_checkpoint
+from duomod.workspace import PREDICTED
 
 
 class TestGoingOn:
@@ -85,7 +85,7 @@ class TestGoingOn:
         monkeypatch.setattr(module, "labels_on_grid", dies)
         with pytest.raises(KeyboardInterrupt):
             self.call(raw, checkpoint, out)
-        assert [path.name for path in out.iterdir() if path.name != MANIFEST] == ["a_001.nii.gz"]
+        assert [path.name for path in out.iterdir() if path.name != PREDICTED] == ["a_001.nii.gz"]
         monkeypatch.undo()
         self.call(raw, checkpoint, out)
         assert {path.name: path.read_bytes() for path in out.glob("*.nii.gz")} == wanted

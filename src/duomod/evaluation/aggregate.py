@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,20 +11,20 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from duomod.console import say
 from duomod.datasets.case_names import case_id
 from duomod.datasets.spec import load_spec, numbered_classes
 from duomod.errors import InputError
-from duomod.evaluation.results import (
-    FloatArray,
-    ResultTable,
-    metric_record,
-    read_frame,
-    read_result,
-)
+from duomod.evaluation.metrics import Metric
+from duomod.evaluation.results import FloatArray, ResultTable
+from duomod.evaluation.seeds import doubts
 from duomod.evaluation.settings import AggregateOptions
+from duomod.evaluation.table_file import listed, read_table
 
 AVERAGING = "classes within a case first, then cases, then seeds; undefined values are left out"
 WORST_CASES = 5
+#: A column with more values than this describes cases, not groups of them.
+_MOST_GROUPS = 50
 
 #: A number that may be undefined; JSON has no NaN, so it is null there.
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -49,7 +49,7 @@ class MetricSummary(_Record):
     averaged over seeds: of the foreground mean, and of each class.
     """
 
-    metric: dict[str, Any]
+    metric: Metric
     per_class: tuple[Spread, ...]
     foreground: Spread
     tail: Spread | None
@@ -80,6 +80,7 @@ class Summary(_Record):
     conventions: dict[str, Any]
     organs: dict[str, dict[str, int]]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     groups: tuple[GroupSummary, ...] = ()
     worst_cases: tuple[tuple[str, str], ...] = ()
 
@@ -114,68 +115,6 @@ def _quartiles(per_case: FloatArray) -> Quartiles:
     return float(low), float(middle), float(high)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
-
-
-def find_results(
-    base: Path, seed_pattern: str, results_filename: str, min_seeds: int
-) -> tuple[dict[str, ResultTable], list[str]]:
-    """Read the result table of every seed folder.
-
-    Returns:
-        Tables by seed folder name, and sentences about seeds without one.
-
-    Raises:
-        InputError: no such folder, fewer than ``min_seeds`` results, or results that cannot be read.
-    """
-    if not base.is_dir():
-        raise InputError(f"{base}: no such folder; give the folder that holds seed_0, seed_1, ...")
-    folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=_natural)
-    stem = results_filename.removesuffix(".csv").removesuffix(".xlsx")
-    tables: dict[str, ResultTable] = {}
-    missing: list[str] = []
-    problems: list[str] = []
-    for folder in folders:
-        source = next(
-            (folder / f"{stem}{end}" for end in (".csv", ".xlsx") if (folder / f"{stem}{end}").is_file()), None
-        )
-        if source is None:
-            missing.append(f"{folder.name} has no {stem}.csv or {stem}.xlsx")
-            continue
-        try:
-            tables[folder.name] = read_result(source)
-        except InputError as error:
-            problems += error.problems
-    if len(tables) + len(problems) < min_seeds:
-        found = ", ".join(tables) or "none"
-        problems.append(
-            f"{base}: {min_seeds} seeds are needed (--min_seeds), {len(tables)} found ({found})"
-            + (f"; {'; '.join(missing)}" if missing else f"; no folder matches '{seed_pattern}'" if not folders else "")
-        )
-    problems += _incompatible(tables)
-    if problems:
-        raise InputError(problems)
-    return tables, missing
-
-
-def _incompatible(tables: dict[str, ResultTable]) -> list[str]:
-    """Seeds whose tables must not be averaged: other metrics, other classes, other conventions."""
-    problems = []
-    seeds = list(tables)
-    for seed in seeds[1:]:
-        first, other = tables[seeds[0]], tables[seed]
-        if list(first.values) != list(other.values) or first.num_foreground != other.num_foreground:
-            problems.append(
-                f"{other.path}: has {', '.join(other.values)} of {other.num_foreground} classes, but {first.path} has"
-                f" {', '.join(first.values)} of {first.num_foreground}; evaluate both in the same way"
-            )
-        if first.info and other.info and first.info.conventions != other.info.conventions:
-            names = [k for k, v in first.info.conventions.items() if other.info.conventions.get(k) != v]
-            problems.append(f"{other.path}: other conventions than {first.path} ({', '.join(names)}); evaluate again")
-    return problems
-
-
 def summarise(
     base: Path,
     tables: dict[str, ResultTable],
@@ -204,11 +143,11 @@ def summarise(
     elif info is not None:
         classes, tail = info.classes, info.tail_classes
     cases = tuple(sorted({case for table in tables.values() for case in table.cases}))
-    notes = list(missing)
+    gaps = list(missing)
     for seed, table in tables.items():
-        lacking = [case for case in cases if case not in table.cases]
-        if lacking:
-            notes.append(f"{seed} has no {', '.join(lacking)}; averages are over the seeds that have a case")
+        there = set(table.cases)
+        if lacking := [case for case in cases if case not in there]:
+            gaps.append(f"{seed} has no {', '.join(lacking)}; averages are over the seeds that have a case")
     stacked = {c: np.stack([table.of_cases(cases, c) for table in tables.values()]) for c in first.values}
     tail_index = [classes.index(name) - 1 for name in tail]
     metrics = {}
@@ -217,7 +156,7 @@ def summarise(
         over_cases = mean_defined(per_case, axis=1)
         tail_mean = mean_defined(mean_defined(values[:, :, tail_index], axis=2), axis=1) if tail_index else None
         metrics[column] = MetricSummary(
-            metric=metric_record(first.metric(column)),
+            metric=first.metric(column),
             per_class=tuple(_spread(seeds, ddof) for seeds in mean_defined(values, axis=1).T),
             foreground=_spread(over_cases, ddof),
             tail=None if tail_mean is None else _spread(tail_mean, ddof),
@@ -234,7 +173,8 @@ def summarise(
         ddof=ddof,
         conventions=info.conventions if info else {},
         organs=_organ_totals(list(tables.values())),
-        missing=tuple(notes),
+        missing=tuple(gaps),
+        notes=(*(note for table in tables.values() for note in table.notes), *doubts(tables)),
         groups=_groups(group_table, cases, stacked, ddof) if group_table else (),
         worst_cases=_worst(cases, stacked),
     )
@@ -265,21 +205,37 @@ def _worst(cases: Sequence[str], stacked: dict[str, FloatArray]) -> tuple[tuple[
 
 def _groups(source: Path, cases: Sequence[str], stacked: dict[str, FloatArray], ddof: int) -> tuple[GroupSummary, ...]:
     """Foreground means for each value of each column of a table of cases (first column: the case)."""
-    frame = read_frame(source)
-    ids = [str(value) for value in frame.iloc[:, 0]]
+    table = read_table(source)
+    ids = [case_id(cells.cells[0]) for cells in table.rows]
+    rows = dict(zip(ids, table.rows, strict=True))
     bare = [case_id(case) for case in cases]
-    unknown = sorted(set(bare) - {case_id(i) for i in ids})
-    if unknown:
-        raise InputError(f"{source}: has no row for {', '.join(unknown)}")
-    rows = {case_id(i): row for row, i in enumerate(ids)}
+    problems = []
+    if len(table.columns) < 2:
+        problems.append(f"{source}: has the one column '{table.columns[0]}'; the first names cases, the others groups")
+    if nameless := [str(row.number) for case, row in zip(ids, table.rows, strict=True) if not case]:
+        problems.append(f"{source}: row {', '.join(nameless)}: no case in the first column; name it or remove the row")
+    if twice := sorted(case for case, times in Counter(ids).items() if times > 1 and case):
+        problems.append(f"{source}: the case {', '.join(twice)} has more than one row; keep one")
+    if unknown := sorted(case for case in bare if case not in rows):
+        like = sorted(set(ids) & {case.lstrip("0") for case in unknown})
+        hint = f"; {', '.join(like[:3])} may have lost zeros in a spreadsheet" if like else ""
+        problems.append(
+            f"{source}: has no row for {', '.join(listed(unknown))} in its first column, '{table.columns[0]}'{hint}"
+        )
+    if problems:
+        raise InputError(problems)
     groups = []
-    for column in frame.columns[1:]:
-        values = [str(frame[column].iloc[rows[case]]) for case in bare]
-        for value in sorted(set(values)):
-            chosen = [i for i, v in enumerate(values) if v == value]
+    for index, column in list(enumerate(table.columns))[1:]:
+        members: dict[str, list[int]] = {}
+        for position, case in enumerate(bare):
+            members.setdefault(rows[case].cells[index] or "(empty)", []).append(position)
+        if len(members) > _MOST_GROUPS:
+            say(f"{source}: column '{column}' has {len(members)} different values; no groups of it are made")
+            continue
+        for value, chosen in sorted(members.items()):
             means = {
                 name: _spread(mean_defined(mean_defined(array[:, chosen], axis=2), axis=1), ddof)
                 for name, array in stacked.items()
             }
-            groups.append(GroupSummary(column=str(column), value=value, cases=len(chosen), foreground=means))
+            groups.append(GroupSummary(column=column, value=value, cases=len(chosen), foreground=means))
     return tuple(groups)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from duomod.console import say
 from duomod.evaluation.comparison import ComparisonFile
 from duomod.evaluation.comparison_text import comparison_text
 from duomod.evaluation.critical_difference import write_critical_difference
 from duomod.evaluation.method_values import read_method
 from duomod.evaluation.paired_comparison import compare_methods
 from duomod.evaluation.results import write_frame
-from duomod.evaluation.settings import CompareSettings
+from duomod.evaluation.settings import SEEDS, CompareSettings
+from duomod.evaluation.summary_files import AGGREGATED
 from duomod.extras import require_report_packages
 from duomod.workspace import write_text
 
@@ -39,7 +42,9 @@ def run_compare(config: CompareSettings) -> Path:
         for suffix in ("svg", "png"):
             target = output / f"critical_difference_{column}_{scope}.{suffix}"
             write_critical_difference(ranking, f"{scope} {column}", target)
-    text = comparison_text(comparisons, methods, base, rankings, config)
+    notes = [f"{method.name}: {note}" for method in methods for note in method.notes]
+    notes += _not_aggregated(config.tables)
+    text = comparison_text(comparisons, methods, base, rankings, config, notes)
     rows = [comparison.model_dump() for comparison in comparisons]
     write_frame(pd.DataFrame(rows), output / "comparison.csv")
     content = ComparisonFile(
@@ -51,4 +56,14 @@ def run_compare(config: CompareSettings) -> Path:
     )
     write_text(output / "comparison.json", content.model_dump_json(indent=1) + "\n")
     write_text(output / "comparison.txt", text + "\n")
+    for note in notes:
+        say(note)
     return output / "comparison.txt"
+
+
+def _not_aggregated(tables: Sequence[Path]) -> list[str]:
+    """Sentences about methods beside the compared ones that have seeds and no aggregated table."""
+    compared = {table.absolute().parent for table in tables}
+    beside = {folder for base in compared if any(base.glob(SEEDS)) for folder in base.parent.iterdir()} - compared
+    waiting = [folder for folder in sorted(beside) if any(folder.glob(SEEDS)) and not any(folder.glob(AGGREGATED))]
+    return [f"{folder}: a method with seeds and no aggregated table; it is not compared" for folder in waiting]

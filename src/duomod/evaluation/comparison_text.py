@@ -52,7 +52,9 @@ def comparison_text(
     base: MethodValues,
     rankings: Mapping[tuple[str, str], Ranking],
     sure: Significance,
+    notes: Sequence[str] = (),
 ) -> str:
+    """All comparisons in sentences, the ranks, and at the end what is not in them."""
     seeds = ", ".join(f"{m.name} {next(iter(m.seeds.values())).shape[0]}" for m in methods)
     lines = [
         f"Comparison with {base.name}, paired by case ({len(base.cases)} cases; seeds averaged within: {seeds}).",
@@ -77,4 +79,4 @@ def comparison_text(
             f"Average ranks on {scope} {column}: {ranks}; Friedman {_p(ranking.friedman_p)}, critical difference"
             f" (Nemenyi) {ranking.critical_difference:.2f}, n = {ranking.cases}."
         )
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, *([""] if notes and rankings else []), *(f"{note}." for note in notes)]).rstrip()

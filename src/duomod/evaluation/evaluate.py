@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import numbered_classes
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
@@ -26,19 +27,21 @@ from duomod.evaluation.naming import Naming, find_naming
 from duomod.evaluation.policy import DEFAULT_POLICY, POLICIES, OrganStatus
 from duomod.evaluation.protocols import dhc_metrics
 from duomod.evaluation.results import (
+    ORGAN_COLUMNS,
     FloatArray,
     ResultInfo,
     build_frame,
-    metric_record,
+    organs_path,
     read_info,
     sidecar,
     write_frame,
     write_info,
 )
-from duomod.evaluation.settings import TOLERANCE_MM, EvaluateSettings, Tolerance
+from duomod.evaluation.settings import RESULT_TABLE, TOLERANCE_MM, EvaluateSettings, Tolerance
+from duomod.inference.record import unlisted
 from duomod.version import __version__
 from duomod.workers import Task, run_tasks
-from duomod.workspace import sha256, write_text
+from duomod.workspace import PREDICTED, sha256, write_text
 
 
 def _tolerances(tolerance_mm: Tolerance, naming: Naming) -> tuple[float, ...]:
@@ -80,8 +83,8 @@ def _settings(naming: Naming, config: EvaluateSettings) -> Settings:
 
 def _default_output(pred_path: Path) -> Path:
     if pred_path.is_dir():
-        return pred_path / "result.csv"
-    return pred_path.parent / f"{case_id(pred_path.name)}_result.csv"
+        return pred_path / RESULT_TABLE
+    return pred_path.parent / f"{case_id(pred_path.name)}_{RESULT_TABLE}"
 
 
 def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
@@ -133,7 +136,7 @@ def _organ_frame(scores: Sequence[CaseScores], classes: Sequence[str]) -> pd.Dat
         for case in scores
         for label in range(1, len(classes))
     ]
-    return pd.DataFrame(rows, columns=["Filename", "Class", "Name", "Status", "True_ml", "Predicted_ml"])
+    return pd.DataFrame(rows, columns=ORGAN_COLUMNS)
 
 
 def _organ_counts(scores: Sequence[CaseScores], classes: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -193,6 +196,9 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     )
     if problems and not pairs:
         raise InputError(problems)
+    strangers = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    if strangers:
+        say(f"{config.pred_path}: its {PREDICTED} does not list {listed(strangers)}: not of the model that it names")
     keys = {pair.name: pair.key(settings) for pair in pairs}
     if not problems and _up_to_date(target, keys, settings, naming):
         say(f"{target} is up to date: same files, same settings.")
@@ -245,7 +251,7 @@ def _write_results(
         metric.column: np.asarray([case.values[metric.column] for case in scores], dtype=np.float64)
         for metric in settings.metrics
     }
-    write_frame(_organ_frame(scores, classes), target.with_name(f"{target.stem}_organs.csv"))
+    write_frame(_organ_frame(scores, classes), organs_path(target))
     write_frame(build_frame([case.name for case in scores], values), target)
     info = ResultInfo(
         duomod=__version__,
@@ -259,12 +265,13 @@ def _write_results(
         dataset=naming.dataset,
         classes=classes,
         tail_classes=naming.tail_classes,
-        metrics=tuple(metric_record(metric) for metric in settings.metrics),
+        metrics=settings.metrics,
         conventions=_conventions(settings, classes, config.asd),
         missing_predictions=tuple(case.name for case in scores if case.missing),
         organs=_organ_counts(scores, classes),
         case_keys={case.name: case.key for case in scores},
         table_sha256=sha256(target),
+        organs_sha256=sha256(organs_path(target)),
     )
     write_info(target, info)
 

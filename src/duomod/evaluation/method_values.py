@@ -13,8 +13,10 @@ from duomod.console import say
 from duomod.datasets.spec import load_spec, numbered_classes
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import mean_defined
-from duomod.evaluation.results import FloatArray, ResultTable, read_result
-from duomod.evaluation.summary_files import sources_path
+from duomod.evaluation.results import FloatArray, ResultTable, check_unchanged, read_result
+from duomod.evaluation.settings import SEEDS
+from duomod.evaluation.summary_files import Sources, method_name, sources_path
+from duomod.settings import checked
 from duomod.workspace import read_json
 
 FOREGROUND, TAIL = "foreground", "tail"
@@ -32,6 +34,7 @@ class MethodValues:
         conventions: How the values were computed; empty when not recorded.
         classes: Class names, background first.
         tail_classes: Names of the tail classes.
+        notes: Sentences about seeds, cases and rows that are not in these values.
     """
 
     name: str
@@ -41,6 +44,7 @@ class MethodValues:
     conventions: Mapping[str, Any]
     classes: tuple[str, ...]
     tail_classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_method(aggregated: Path, dataset: str | None = None) -> MethodValues:
@@ -52,10 +56,13 @@ def read_method(aggregated: Path, dataset: str | None = None) -> MethodValues:
     table = read_result(aggregated)
     cases = tuple(sorted(table.cases))
     source = sources_path(aggregated)
-    facts: dict[str, Any] = read_json(source) if source.is_file() else {}
-    name = str(facts.get("method") or aggregated.stem.removesuffix("_aggregated_metrics"))
-    paths = [aggregated.parent / path for path in facts.get("seeds", {}).values()]
-    gone = [str(path) for path in paths if not path.is_file()]
+    made_by = Sources(method=method_name(aggregated))
+    if source.is_file():
+        made_by = checked(Sources, read_json(source), source=f"{source}: not of an aggregated table; aggregate again: ")
+        check_unchanged(aggregated, table.sha256, made_by.table_sha256, source)
+    name = made_by.method
+    paths = {seed: aggregated.parent / path for seed, path in made_by.seeds.items()}
+    gone = [str(path) for path in paths.values() if not path.is_file()]
     if not paths or gone:
         why = f"{', '.join(gone)} not found" if gone else f"no {source.name} beside it"
         say(
@@ -63,19 +70,33 @@ def read_method(aggregated: Path, dataset: str | None = None) -> MethodValues:
         )
         seeds = {column: table.of_cases(cases, column)[None] for column in table.values}
     else:
-        tables = [read_result(path) for path in paths]
-        changed = [str(t.path) for t in tables if set(t.values) < set(table.values) or not set(t.cases) <= set(cases)]
+        tables = [read_result(path) for path in paths.values()]
+        was = [made_by.sha256.get(seed, "") for seed in paths]
+        changed = [
+            str(t.path)
+            for t, recorded in zip(tables, was, strict=True)
+            if set(t.values) < set(table.values) or not set(t.cases) <= set(cases) or recorded not in ("", t.sha256)
+        ]
         if changed:
             raise InputError([f"{path}: has changed since {aggregated} was made; aggregate again" for path in changed])
         seeds = {column: np.stack([t.of_cases(cases, column) for t in tables]) for column in table.values}
-    classes = tuple(facts.get("classes") or numbered_classes(table.num_foreground + 1))
-    tail = tuple(facts.get("tail_classes", ()))
+    classes = made_by.classes or numbered_classes(table.num_foreground + 1)
+    tail = made_by.tail_classes
     if dataset is not None:
         spec = load_spec(dataset)
         classes, tail = spec.classes, spec.tail_classes
     if len(classes) != table.num_foreground + 1:
         raise InputError(f"{aggregated}: has {table.num_foreground} organs, but {len(classes) - 1} are named")
-    return MethodValues(name, table, cases, seeds, facts.get("conventions", {}), classes, tail)
+    notes = (*made_by.missing, *_not_in_it(aggregated, made_by), *(() if source.is_file() else table.notes))
+    return MethodValues(name, table, cases, seeds, made_by.conventions, classes, tail, notes)
+
+
+def _not_in_it(aggregated: Path, made_by: Sources) -> list[str]:
+    """Sentences about results beside those that an aggregated table was made of."""
+    first = next(iter(made_by.seeds.values()), "")
+    base, result = (aggregated.parent / first).parent.parent, Path(first).name
+    later = sorted(path for path in base.glob(f"{SEEDS}/{result}") if path.parent.name not in made_by.seeds)
+    return [f"{path} is not in {aggregated.name}; aggregate again to take it in" for path in later] if first else []
 
 
 def check_comparable(methods: Sequence[MethodValues], baseline: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from duomod.errors import InputError
 from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, Metric
+from duomod.evaluation.policy import OrganStatus
+from duomod.evaluation.result_cells import case_rows, file_names, metric_heads, values_of
+from duomod.evaluation.table_file import listed, read_table
 from duomod.settings import checked
 from duomod.workspace import atomic_path, read_json, write_text
 
 FloatArray = npt.NDArray[np.float64]
 
-_COLUMN = re.compile(r"^(?P<metric>.+)_Class(?P<label>\d+)$")
+#: Of the table of organs beside a table of results.
+ORGAN_COLUMNS = ["Filename", "Class", "Name", "Status", "True_ml", "Predicted_ml"]
 
 
 class ResultInfo(BaseModel):
@@ -41,7 +44,7 @@ class ResultInfo(BaseModel):
     dataset: str = ""
     classes: tuple[str, ...]
     tail_classes: tuple[str, ...] = ()
-    metrics: tuple[dict[str, Any], ...]
+    metrics: tuple[Metric, ...]
     conventions: dict[str, Any]
     missing_predictions: tuple[str, ...] = ()
     organs: dict[str, dict[str, int]] = Field(
@@ -49,6 +52,7 @@ class ResultInfo(BaseModel):
     )
     case_keys: dict[str, str] = Field(default_factory=dict, description="file name -> identity of what was scored")
     table_sha256: str = ""
+    organs_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,16 @@ class ResultTable:
         cases: File names in the table's order.
         values: Metric column prefix -> array (cases, classes without background); NaN where excluded.
         info: The JSON file beside the table, or None for a table made elsewhere.
+        notes: Sentences about what was left out: rows of averages, infinite distances.
+        sha256: Of the bytes that were read.
     """
 
     path: Path
     cases: tuple[str, ...]
     values: dict[str, FloatArray]
-    info: ResultInfo | None = field(default=None)
+    info: ResultInfo | None = None
+    notes: tuple[str, ...] = ()
+    sha256: str = ""
 
     @property
     def num_foreground(self) -> int:
@@ -85,8 +93,8 @@ class ResultTable:
         """Return the description of a metric column, by its prefix."""
         if self.info is not None:
             for recorded in self.info.metrics:
-                if recorded["column"] == column:
-                    return Metric(**recorded)
+                if recorded.column == column:
+                    return recorded
         return describe_column(column)
 
 
@@ -103,6 +111,11 @@ def sidecar(table: Path) -> Path:
     return table.with_suffix(".json")
 
 
+def organs_path(table: Path) -> Path:
+    """Return the path of the table of organs that belongs to a table."""
+    return table.with_name(f"{table.stem}_organs.csv")
+
+
 def metric_columns(column: str, num_foreground: int) -> list[str]:
     """Return the table columns of one metric: ``<column>_Class1`` ..."""
     return [f"{column}_Class{label}" for label in range(1, num_foreground + 1)]
@@ -115,22 +128,6 @@ def write_frame(frame: pd.DataFrame, target: Path) -> None:
             frame.to_excel(temporary, index=False, engine="openpyxl")
         else:
             frame.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def read_frame(source: Path) -> pd.DataFrame:
-    """Read a CSV or XLSX table.
-
-    Raises:
-        InputError: missing, empty or not a table.
-    """
-    try:
-        if source.suffix.lower() == ".xlsx":
-            return pd.read_excel(source, engine="openpyxl")
-        return pd.read_csv(source)
-    except FileNotFoundError:
-        raise InputError(f"{source}: file not found") from None
-    except Exception as error:  # pandas, openpyxl and zipfile each have their own ways to refuse a broken file
-        raise InputError(f"{source}: cannot be read as a table ({error})") from None
 
 
 def build_frame(cases: Sequence[str], values: Mapping[str, FloatArray]) -> pd.DataFrame:
@@ -160,50 +157,83 @@ def read_info(table: Path) -> ResultInfo | None:
 
 
 def read_result(source: Path) -> ResultTable:
-    """Read a result table (CSV or XLSX) and what is recorded beside it. Infinite values count as undefined.
+    """Read a result table and what is recorded beside it: ours, or one made elsewhere (see :mod:`.table_file`).
+
+    Rows called mean, std, total and the like are left out, infinite distances count as undefined; ``notes`` says so.
 
     Raises:
-        InputError: the file is missing, has no ``Filename`` or no ``<metric>_Class<n>`` column, a gap in the class
-            numbers, a value that is not a number, or a case that appears twice.
+        InputError: lists what cannot be used: no ``Filename`` or no ``<metric>_Class<n>`` column, a gap in the class
+            numbers, texts, overlaps outside 0 to 1, negative distances, a case twice; or the table is not the one that
+            the file beside it describes.
     """
-    frame = read_frame(source)
-    if "Filename" not in frame.columns:
-        raise InputError(f"{source}: has no column 'Filename'; is it the result of `duomod evaluate`?")
-    labels: dict[str, list[int]] = {}
-    for column in map(str, frame.columns):
-        match = _COLUMN.match(column)
-        if match:
-            labels.setdefault(match["metric"], []).append(int(match["label"]))
-    problems = []
-    if not labels:
-        problems.append(f"{source}: has no column such as Dice_Class1")
-    if len(frame) == 0:
-        problems.append(f"{source}: has no case")
-    counts = {max(numbers) for numbers in labels.values()}
-    if any(sorted(numbers) != list(range(1, max(counts) + 1)) for numbers in labels.values()):
-        problems.append(f"{source}: the class columns of each metric must run from 1 to the same number without a gap")
-    cases = [str(name) for name in frame["Filename"]]
-    twice = sorted({name for name in cases if cases.count(name) > 1})
-    if twice:
-        problems.append(f"{source}: these cases appear twice: {', '.join(twice)}")
+    table = read_table(source)
+    info = read_info(source)
+    if info is not None:
+        check_unchanged(source, table.sha256, info.table_sha256, sidecar(source))
+    described = ResultTable(source, (), {}, info)
+    known = info.metrics if info is not None else (*METRICS.values(), *ASD_VARIANTS.values())
+    heads, problems = metric_heads(table, [metric.column for metric in known])
+    cases, notes, more = case_rows(table, file_names(table))
+    problems += more
+    if not problems:
+        values, endless, problems = values_of(table, cases, heads, described.metric)
     if problems:
         raise InputError(problems)
-    values = {}
-    for metric, numbers in labels.items():
-        try:
-            array = frame[metric_columns(metric, len(numbers))].to_numpy(dtype=np.float64)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{source}: a value of {metric} is not a number ({error})") from None
-        values[metric] = np.where(np.isfinite(array), array, np.nan)
-    info = read_info(source)
-    if info is not None and len(info.classes) != max(counts) + 1:
+    names = tuple(name for name, _ in cases)
+    found = ResultTable(source, names, values, info, (*table.notes, *notes, *endless), table.sha256)
+    if info is not None and len(info.classes) != found.num_foreground + 1:
         raise InputError(
-            f"{source}: has {max(counts)} organ columns, but {sidecar(source)} names {len(info.classes) - 1}; they do"
-            " not belong together. Evaluate again."
+            f"{source}: has {found.num_foreground} organ columns, but {sidecar(source)} names {len(info.classes) - 1};"
+            " they do not belong together. Evaluate again."
         )
-    return ResultTable(source, tuple(cases), values, info)
+    return found
 
 
-def metric_record(metric: Metric) -> dict[str, Any]:
-    """Return a metric's description as plain data."""
-    return asdict(metric)
+def read_organs(table: Path) -> pd.DataFrame | None:
+    """Read what became of every organ of a result table's cases.
+
+    Returns:
+        Rows of Filename, Class, Name, Status (see :class:`.policy.OrganStatus`), True_ml and Predicted_ml; None where
+        there is no such table, as beside tables made elsewhere.
+
+    Raises:
+        InputError: lists what cannot be used: other columns, or cells that are no class, status or volume.
+    """
+    source = organs_path(table)
+    if not source.is_file():
+        return None
+    text = read_table(source)
+    if text.columns != tuple(ORGAN_COLUMNS):
+        raise InputError(f"{source}: its columns are not {', '.join(ORGAN_COLUMNS)}; evaluate again")
+    if (info := read_info(table)) is not None:
+        check_unchanged(source, text.sha256, info.organs_sha256, sidecar(table))
+    rows = []
+    problems = []
+    for row in text.rows:
+        try:
+            name, label, organ, status, *volumes_ml = row.cells
+            rows.append((name, int(label), organ, str(OrganStatus(status)), *map(float, volumes_ml)))
+        except ValueError as error:
+            problems.append(f"{source}: row {row.number}: {error}; evaluate again")
+    if problems:
+        raise InputError(listed(problems))
+    return pd.DataFrame(rows, columns=ORGAN_COLUMNS)
+
+
+def check_unchanged(source: Path, found: str, recorded: str, record: Path) -> None:
+    """Refuse a table that is not the one whose hash was recorded: its numbers must not be printed beside that hash.
+
+    Args:
+        source: The table.
+        found: SHA-256 of its bytes.
+        recorded: What it was; empty where that is not known.
+        record: The file that says so.
+
+    Raises:
+        InputError: another hash.
+    """
+    if recorded not in ("", found):
+        raise InputError(
+            f"{source}: was changed after it was written (its SHA-256 is {found[:12]}..., in {record.name} it is"
+            f" {recorded[:12]}...); make it again, or move {record.name} away to use it as a table made elsewhere"
+        )

@@ -16,6 +16,9 @@ Protocol = Literal["default", "dhc"]
 PolicyName = Literal["default", "reward_absence", "reference", "dhc"]
 #: Name of a run's result table, without its ending.
 RESULT = "result"
+RESULT_TABLE = f"{RESULT}.csv"
+#: How the folders of a method's seeds are called.
+SEEDS = "seed_*"
 #: Tolerance of NSD where none is given.
 TOLERANCE_MM = 2.0
 
@@ -94,7 +97,7 @@ class EvaluateSettings(EvaluateOptions):
 class AggregateOptions(Settings):
     """What an experiment's file says about averaging over seeds."""
 
-    seed_pattern: str = Field("seed_*", description="Which of a method's folders are seeds.")
+    seed_pattern: str = Field(SEEDS, description="Which of a method's folders are seeds.")
     min_seeds: int = Field(2, ge=1, description="How many seeds are needed.")
     dataset: Dataset = None
     ddof: int = Field(1, ge=0, le=1, description="1: sample standard deviation; 0: population.")

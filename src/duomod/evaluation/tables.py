@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from duomod.errors import InputError
-from duomod.evaluation.aggregate import Spread, Summary, find_results, summarise
+from duomod.evaluation.aggregate import Spread, Summary, summarise
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import write_frame
+from duomod.evaluation.seeds import find_results
 from duomod.evaluation.settings import RESULT, AggregateOptions
 from duomod.workspace import write_text
 
@@ -77,7 +78,7 @@ def method_table(summaries: Sequence[Summary]) -> MethodTable:
     sections = []
     for column in dict.fromkeys(column for summary in summaries for column in summary.metrics):
         parts = [summary.metrics.get(column) for summary in summaries]
-        metric = Metric(**next(part for part in parts if part is not None).metric)
+        metric = next(part for part in parts if part is not None).metric
 
         rows = [
             Row(name, metric, tuple(part.per_class[index] if part else None for part in parts))

@@ -13,7 +13,7 @@ from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultInfo, read_result, sidecar
 
 if TYPE_CHECKING:
-    from duomod.evaluation.aggregate import MetricSummary, Spread, Summary
+    from duomod.evaluation.aggregate import Spread, Summary
 
 
 def _mean(values: FloatArray) -> float:
@@ -33,7 +33,7 @@ def _name_width(classes: Sequence[str]) -> int:
 
 def evaluation_text(info: ResultInfo, values: dict[str, FloatArray]) -> str:
     """Return the table printed after one evaluation: per class, the mean over cases and what became of the organ."""
-    metrics = [Metric(**record) for record in info.metrics]
+    metrics = info.metrics
     widths = [max(len(metric.title), 9) for metric in metrics]
     first = _name_width(info.classes)
     head = f"{'Class':<{first}}" + "".join(f" | {m.title:>{w}}" for m, w in zip(metrics, widths, strict=True))
@@ -82,13 +82,9 @@ def _spread(spread: Spread, metric: Metric, width: int = 0, std_width: int = 0) 
     return f"{mean:>{width}} ± {std:>{std_width}}"
 
 
-def _metric_of(summary: MetricSummary) -> Metric:
-    return Metric(**summary.metric)
-
-
 def summary_text(summary: Summary) -> str:
     """Return the summary of one method over its seeds, in the published form, with its conventions below."""
-    metrics = [(_metric_of(values), values) for values in summary.metrics.values()]
+    metrics = [(values.metric, values) for values in summary.metrics.values()]
     lines = [
         f"📊 Aggregated Summary Results (Mean ± Std from {len(summary.seeds)} seeds)",
         f"Method Base Directory: {_as_typed(summary.base)}",
@@ -145,13 +141,14 @@ def _notes(summary: Summary) -> list[str]:
     else:
         lines.append("Tail classes: none named; give the data set's description to get tail averages.")
     lines += [f"Missing: {text}." for text in summary.missing]
+    lines += [f"{text}." for text in summary.notes]
     for values in summary.metrics.values():
-        metric = _metric_of(values)
+        metric = values.metric
         shown = ", ".join(_number(value, metric) for value in values.quartiles)
         lines.append(f"{metric.title}, foreground per case: lower quartile, median, upper quartile {shown}.")
     for group in summary.groups:
         cells = [
-            f"{_metric_of(summary.metrics[column]).title} {_spread(spread, _metric_of(summary.metrics[column]))}"
+            f"{summary.metrics[column].metric.title} {_spread(spread, summary.metrics[column].metric)}"
             for column, spread in group.foreground.items()
         ]
         lines.append(f"{group.column} = {group.value}: {group.cases} cases; {'; '.join(cells)}.")

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from duomod.evaluation.settings import AggregateSettings
+from duomod.evaluation.settings import RESULT_TABLE, AggregateSettings
 from duomod.experiments.settings import CHECKPOINT, MethodEntry, PipelineConfig
 from duomod.experiments.steps import Kind, Plan, Step
 from duomod.flags import to_argv
 from duomod.settings import Settings
-
-#: Of a training that has come to its end; see :mod:`duomod.training.setup`.
-TRAINED = "train_manifest.json"
-#: Of a folder of predictions; see :mod:`duomod.inference.predict`.
-PREDICTED = "prediction.json"
+from duomod.workspace import PREDICTED, TRAINED
 
 
 def plan_of(config: PipelineConfig) -> Plan:
@@ -102,7 +98,7 @@ class _Planner:
     def _evaluate(self, entry: MethodEntry, seed: int) -> Step:
         settings = self.config.evaluate_settings(entry, seed)
         run = entry.run(seed)
-        table = run / "result.csv"
+        table = run / RESULT_TABLE
         return _step(
             self._name(entry, seed, "evaluate"),
             Kind.EVALUATE,
@@ -133,7 +129,7 @@ class _Planner:
         """The tables of the experiment's seeds and of others that are there."""
         table = f"{settings.seed_pattern}/{settings.results_filename}"
         found = {path for suffix in (".csv", ".xlsx") for path in entry.log_root.glob(table + suffix)}
-        return tuple(sorted(found | {entry.run(seed) / "result.csv" for seed in self.config.seeds}))
+        return tuple(sorted(found | {entry.run(seed) / RESULT_TABLE for seed in self.config.seeds}))
 
     def _all_methods(self) -> dict[str, tuple[str, ...]]:
         """What a step over all methods waits for."""
@@ -154,7 +150,7 @@ class _Planner:
 
     def _report(self) -> Step:
         settings = self.config.report_settings()
-        tables = [entry.run(seed) / "result.csv" for entry, seed in self.runs]
+        tables = [entry.run(seed) / RESULT_TABLE for entry, seed in self.runs]
         return _step(
             "report",
             Kind.REPORT,

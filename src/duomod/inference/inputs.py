@@ -1,4 +1,4 @@
-"""What can be predicted: preprocessed cases, scans in files, DICOM series. A scan is read and checked when it is loaded."""
+"""What can be predicted: preprocessed cases, scans in files, DICOM series. Each is checked when it is loaded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from duomod.console import say
 from duomod.datasets.case_names import SCAN_ENDINGS, case_id, check_case_id, is_scan
+from duomod.datasets.dicom.find import find_series
+from duomod.datasets.dicom.pixels import read_series
+from duomod.datasets.dicom.series import Series
 from duomod.datasets.folder import content
 from duomod.datasets.grid import Geometry, read_geometry
 from duomod.datasets.scan import doubts, image_problems
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
-from duomod.inference.dicom import Series, find_series, read_series
 from duomod.inference.modality import Decision, ModalityRule
 from duomod.preprocessing.case import working_volume
 from duomod.preprocessing.intensity import normalise
@@ -190,7 +192,9 @@ def _preprocessed(
                 raise InputError(
                     f"{scan}: not the scan that was preprocessed: {'; '.join(differences)}; preprocess again"
                 )
-        how = Decision(record.modality, "as it was preprocessed", tuple(f"{array}: {d}" for d in record.doubts.values()))
+        how = Decision(
+            record.modality, "as it was preprocessed", tuple(f"{array}: {d}" for d in record.doubts.values())
+        )
         return Loaded(normalise(image, record.modality, window), record.working, original, how)
 
     # Headers may differ by rounding, so it counts whether one is taken over.
@@ -205,16 +209,20 @@ def _raw_scan(folder: Path, record: CaseRecord, scans: Mapping[str, Path]) -> Pa
 
 
 def scan_cases(
-    input_path: Path, spec: DatasetSpec, rule: ModalityRule, naming: DatasetSpec | None = None
+    input_path: Path,
+    spec: DatasetSpec,
+    rule: ModalityRule,
+    naming: DatasetSpec | None = None,
+    series: str | None = None,
 ) -> Found:
-    """The scans at a path: one file, a folder of them, or DICOM series. Names are looked at, and headers of DICOM.
+    """The scans at a path: one file, a folder of them, DICOM series. Names are looked at, and headers of DICOM.
 
     Args:
-        input_path: File or folder. In a folder with scans in files only these are taken; else it is searched for a
-            DICOM series, or one in each of its sub-folders.
+        input_path: File or folder. Of a folder the scans in files, and the DICOM series in it and in all folders below.
         spec: What the network was trained with: spacing and window.
         rule: Says of each scan whether it is CT or MR.
         naming: Says the image suffix; default: ``spec``.
+        series: UID, number or description of the DICOM series to take.
 
     Raises:
         InputError: there is no scan.
@@ -223,30 +231,39 @@ def scan_cases(
     found = Found()
     if not input_path.exists():
         raise InputError(f"{input_path}: no such file or folder")
-    if not input_path.is_dir():
-        if not is_scan(input_path):
-            raise InputError(
-                f"{input_path}: not a scan ({', '.join(SCAN_ENDINGS)}); give one, or a folder of scans or DICOM files"
-            )
+    if is_scan(input_path) and not input_path.is_dir():
         _add(found, case_id(input_path.name, suffix), input_path, partial(_scan, path=input_path, spec=spec, rule=rule))
         return found
-    inside = content(input_path, suffix)
-    if inside.files or inside.problems:
-        say(inside.summary)
-    found.problems.extend((input_path, text) for text in inside.problems)
+    inside, dicom = content(input_path, suffix), find_series(input_path, series)
     # Of two files of one case, neither is known to be the right one.
-    files = Counter(case_id(path.name, suffix) for path in input_path.iterdir() if is_scan(path))
-    for name, path in inside.files.items():
-        if files[name] == 1:
-            _add(found, name, path, partial(_scan, path=path, spec=spec, rule=rule))
-    if not (inside.files or inside.problems):
-        series, problems = find_series(input_path)
-        found.problems.extend((input_path, text) for text in problems)
-        for one in series:
+    ids = Counter([*_ids_in(input_path, suffix), *(one.case_id for one in dicom.series)])
+    files = {name: path for name, path in inside.files.items() if ids[name] == 1}
+    if inside.files or inside.problems:
+        slices = {path.relative_to(input_path).parts[0] for path in dicom.files}
+        others = tuple(name for name in inside.unread if name.partition("/")[0] not in slices)
+        say(replace(inside, files=files, unread=others).summary)
+    for sentence in dicom.left_out:
+        say(sentence)
+    found.problems.extend((input_path, text) for text in (*inside.problems, *dicom.problems))
+    for name, path in files.items():
+        _add(found, name, path, partial(_scan, path=path, spec=spec, rule=rule))
+    for one in dicom.series:
+        if ids[one.case_id] == 1:
             _add(found, one.case_id, one.folder, partial(_series, series=one, spec=spec, rule=rule))
+        else:
+            found.problems.append(
+                (one.folder, f"{one.folder}: the case {one.case_id} is there twice; keep one of them")
+            )
     if not (found.cases or found.problems):
-        raise InputError(f"{input_path}: holds no scan ({', '.join(SCAN_ENDINGS)}, or a DICOM series)")
+        raise InputError(f"{input_path}: holds no scan ({', '.join(SCAN_ENDINGS)} or DICOM slices)")
     return found
+
+
+def _ids_in(folder: Path, suffix: str) -> list[str]:
+    """The id of every scan in a folder's files, also where several have the same."""
+    if not folder.is_dir():
+        return []
+    return [case_id(path.name, suffix) for path in folder.iterdir() if is_scan(path) and not path.is_dir()]
 
 
 def _add(found: Found, name: str, path: Path, make: Callable[[str], Case]) -> None:
@@ -271,11 +288,14 @@ def _scan(name: str, path: Path, spec: DatasetSpec, rule: ModalityRule) -> Case:
 
 def _series(name: str, series: Series, spec: DatasetSpec, rule: ModalityRule) -> Case:
     def load() -> Loaded:
-        return _loaded(read_series(series), str(series.folder), name, spec, rule, series.modality, [])
+        if series.modality is None and series.modality_name and rule.asked is None:
+            raise InputError(
+                f"{series.folder}: {series.modality_name} by its DICOM header, neither CT nor MR"
+                " (--modality takes it as one)"
+            )
+        return _loaded(read_series(series), str(series.folder), name, spec, rule, series.modality, series.doubts)
 
-    newest = max(Path(file).stat().st_mtime_ns for file in series.files)
-    identity = f"{series.folder.name} {len(series.files)} {newest} {_told(name, rule)}"
-    return Case(name, series.folder, identity, None, load)
+    return Case(name, series.folder, f"{series.identity} {_told(name, rule)}", None, load)
 
 
 def _told(name: str, rule: ModalityRule) -> str:

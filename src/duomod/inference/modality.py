@@ -33,8 +33,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class ModalityRule:
-    """What decides, in this order: what the user says, the scan's DICOM header, the model's only modality, voxels that can
-    be nothing but HU, and the number in the name of a case of the data set that the user says the scans are of.
+    """What decides, in this order: what the user says, the scan's DICOM header, the model's only modality, voxels that
+    can be nothing but HU, and the number in the name of a case of the data set that the user says the scans are of.
 
     Attributes:
         asked: By the user, for all scans.
@@ -93,9 +93,7 @@ class ModalityRule:
             doubts.append(f"{modality} {by}, but its DICOM header says {header}")
         return Decision(modality, by, tuple(f"{source}: {text}" for text in doubts))
 
-    def _told(
-        self, source: str, case_id: str, voxels: Intensities, header: Modality | None
-    ) -> tuple[Modality, str]:
+    def _told(self, source: str, case_id: str, voxels: Intensities, header: Modality | None) -> tuple[Modality, str]:
         if self.asked is not None:
             return self.asked, "as asked"
         if header is not None:
@@ -121,6 +119,6 @@ def ambiguous(sources: Sequence[str]) -> list[str]:
     if not sources:
         return []
     return [
-        f"{', '.join(sources)}: CT or MR? The model was trained on both, and neither a DICOM header nor the voxels tell;"
-        " say it with --modality CT or --modality MR, the scans of each in a folder of their own"
+        f"{', '.join(sources)}: CT or MR? The model was trained on both, and neither a DICOM header nor the voxels"
+        " tell; say it with --modality CT or --modality MR, the scans of each in a folder of their own"
     ]

@@ -18,11 +18,20 @@ from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
 from duomod.datasets.splits import read_list
 from duomod.errors import DuomodError, InputError
-from duomod.failure import write_log
-from duomod.inference.inputs import Case, Found, Loaded, Volume, network_volume, preprocessed_cases, scan_cases, store_of
-from duomod.inference.modality import AmbiguousError, ModalityRule, ambiguous
+from duomod.inference.failures import Failure, failure_of, lines_of
+from duomod.inference.inputs import (
+    Case,
+    Found,
+    Loaded,
+    Volume,
+    network_volume,
+    preprocessed_cases,
+    scan_cases,
+    store_of,
+)
+from duomod.inference.modality import AmbiguousError, ModalityRule
 from duomod.inference.nifti import write_labels
-from duomod.inference.record import FAILED, Failure, Record, probabilities_file, target
+from duomod.inference.record import FAILED, Record, probabilities_file, target
 from duomod.inference.settings import PredictSettings, WindowSettings
 from duomod.inference.sliding_window import predict_probabilities
 from duomod.plugins import file_sha256
@@ -69,7 +78,8 @@ class Window:
         # The sum is NaN or infinite where any of them is: no copy of so large an array is needed.
         if not bool(torch.isfinite(found.sum(dtype=torch.float64))):
             raise DuomodError(
-                "the model's probabilities are not finite, so there is no mask; try --precision fp32, or another checkpoint"
+                "the model's probabilities are not finite, so there is no mask;"
+                " try --precision fp32, or another checkpoint"
             )
         return found
 
@@ -156,10 +166,10 @@ class Job:
 def run_predict(config: PredictSettings) -> Path:
     """Predict scans with a checkpoint and write ``<output_path>/<case>.nii.gz``, uint8, on exactly the scans' grids.
 
-    Each scan is read and checked just before it is predicted. One that is broken stops nothing: the others are predicted,
-    and all failures are reported at the end and in ``failed.json``. With ``strict`` everything is checked before
-    anything is written. Run again after an interruption, it goes on: results made from the same input with the same
-    checkpoint and settings are kept, all others are made again.
+    Each scan is read and checked just before it is predicted. One that is broken stops nothing: the others are
+    predicted, and all failures are reported at the end and in ``failed.json``. With ``strict`` everything is checked
+    before anything is written. Run again after an interruption, it goes on: results made from the same input with the
+    same checkpoint and settings are kept, all others are made again.
 
     The checkpoint is ours or a published one. With ``npy_path``, ``original_nii_path`` is checked to be the scans that
     were preprocessed, and their headers are taken over; without it the stored geometry is used. ``dataset`` says for a
@@ -186,6 +196,8 @@ def run_predict(config: PredictSettings) -> Path:
     )
     left = [case for case in found.cases if not (config.resume and record.is_done(case))]
     kept = len(found.cases) - len(left)
+    if kept or not left:
+        record.claim(found.cases, left)
     if kept:
         say(f"{kept} of {len(found.cases)} cases are already predicted with this checkpoint and settings")
     failures = [Failure(None, path, (text,)) for path, text in found.problems]
@@ -200,21 +212,19 @@ def run_predict(config: PredictSettings) -> Path:
     finally:
         if made:
             record.write()
-    if not left:
-        record.claim(found.cases, left)
     _report(record, failures, len(left) - made, made + kept)
     return output_path
 
 
 def _predicted(job: Job, cases: Sequence[Case], left: Sequence[Case]) -> Iterator[Case | Failure]:
     """Predict cases one by one; the first that is sound claims the folder."""
-    claimed = False
+    claimed = len(left) < len(cases)
     for number, case in enumerate(left, start=1):
         began = time.monotonic()
         try:
             loaded = case.load()
         except Exception as error:  # whatever a stranger's file does to its reader stops no other scan
-            yield _failure(case, error)
+            yield failure_of(case, error)
             continue
         if not claimed:
             job.record.claim(cases, left)
@@ -226,40 +236,12 @@ def _predicted(job: Job, cases: Sequence[Case], left: Sequence[Case]) -> Iterato
         except OSError:  # the output cannot be written: that stops all
             raise
         except Exception as error:  # one scan too large, or what nobody foresaw, stops no other
-            yield _failure(case, error)
+            yield failure_of(case, error)
             continue
         job.record.write(at_once=False)
         how = f"{loaded.decision.modality}, {loaded.decision.by}"
         say(f"predicted {number}/{len(left)} {case.case_id} ({how}) in {time.monotonic() - began:.1f} s")
         yield case
-
-
-def _failure(case: Case, error: Exception) -> Failure:
-    """What went wrong with one scan, in sentences that name it."""
-    if isinstance(error, AmbiguousError):
-        failure = Failure(case.case_id, case.source, tuple(ambiguous([str(case.source)])), ambiguous=True)
-    elif isinstance(error, InputError):
-        failure = Failure(case.case_id, case.source, error.problems)
-    elif isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()
-        text = (
-            f'{case.case_id}: the GPU\'s memory is too small; use a smaller --batch_size, or the CPU (--gpu "").'
-            " What is predicted so far is kept."
-        )
-        failure = Failure(case.case_id, case.source, (text,), wrong_input=False)
-    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        text = f"{case.case_id}: the computer's memory is too small for it"
-        failure = Failure(case.case_id, case.source, (text,), wrong_input=False)
-    elif isinstance(error, DuomodError):
-        failure = Failure(case.case_id, case.source, (f"{case.case_id}: {error}",), wrong_input=False)
-    else:
-        log = write_log(error)
-        where = f"; the details are in {log}" if log else ""
-        text = f"{case.source}: {type(error).__name__}: {in_one_line(str(error))}{where}"
-        failure = Failure(case.case_id, case.source, (text,), wrong_input=isinstance(error, OSError))
-    for problem in failure.problems:
-        say(f"failed: {problem}")
-    return failure
 
 
 def _check_all(found: Found) -> None:
@@ -268,18 +250,14 @@ def _check_all(found: Found) -> None:
     Raises:
         InputError: lists all problems.
     """
-    problems = [text for _, text in found.problems]
-    unclear = []
+    failures = [Failure(None, path, (text,)) for path, text in found.problems]
     for case in found.cases:
         try:
             case.load()
-        except AmbiguousError:
-            unclear.append(str(case.source))
         except InputError as error:
-            problems += error.problems
-    problems += ambiguous(unclear)
-    if problems:
-        raise InputError(problems)
+            failures.append(failure_of(case, error))
+    if failures:
+        raise InputError(lines_of(failures))
 
 
 def _report(record: Record, failures: Sequence[Failure], failed: int, there: int) -> None:
@@ -289,8 +267,7 @@ def _report(record: Record, failures: Sequence[Failure], failed: int, there: int
         InputError: nothing could, by the user's mistakes; nothing is written then.
         DuomodError: some could not.
     """
-    unclear = [str(one.file) for one in failures if one.ambiguous]
-    problems = [text for one in failures if not one.ambiguous for text in one.problems] + ambiguous(unclear)
+    problems = lines_of(failures)
     if failures and not there and all(one.wrong_input for one in failures):
         raise InputError(problems)
     if failures and not there:
@@ -337,7 +314,7 @@ def _load(config: PredictSettings, device: torch.device) -> tuple[nn.Module, Mod
         raise InputError(f"{path}: this checkpoint does not say what data it was trained on; name it with --dataset")
     _check_channels(str(config.input_path), info, 1)
     rule = ModalityRule.of(info, config.modality, described, config.accept_intensities)
-    return model, info, content.sha256, scan_cases(config.input_path, info.spec, rule, described)
+    return model, info, content.sha256, scan_cases(config.input_path, info.spec, rule, described, config.series)
 
 
 def _check_model(

@@ -81,16 +81,25 @@ class Predictor:
         Args:
             scan: A 3D SimpleITK image, a nibabel image, or (array indexed (x, y, z), spacing in mm or None, 4x4 affine
                 from index to RAS mm or None). Any orientation and spacing; HU for CT.
-            modality: ``CT`` or ``MR``; default: the model's if it was trained on one only, or CT where the voxels can be
-                nothing but HU.
+            modality: ``CT`` or ``MR``; default: the model's if it was trained on one only, or CT where the voxels can
+                be nothing but HU.
             accept_intensities: Take voxels that seem to be no HU (CT), or no MR.
 
         Returns:
             uint8 labels on the scan's grid, in the scan's kind: an image, or an array indexed (x, y, z).
 
         Raises:
-            InputError: see :func:`duomod.inference.in_memory.to_itk` and :func:`duomod.inference.predict.predict_image`.
+            InputError: see :func:`duomod.inference.in_memory.to_itk` and
+                :func:`duomod.inference.predict.predict_image`.
         """
         image = to_itk(scan)
-        labels = predict_image(self._model, self.info, image, self._settings, modality=modality, accept_intensities=accept_intensities, device=self._device)
+        labels = predict_image(
+            self._model,
+            self.info,
+            image,
+            self._settings,
+            modality=modality,
+            accept_intensities=accept_intensities,
+            device=self._device,
+        )
         return like_scan(labels, scan)

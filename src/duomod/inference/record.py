@@ -1,7 +1,7 @@
 """What a folder of predictions says of itself: ``prediction.json`` (what made which label map) and ``failed.json``.
 
-Only what ``prediction.json`` lists is ours: nothing else in the folder is replaced or removed, and label maps of another
-model are never left among those of this one without a word.
+Only what ``prediction.json`` lists is ours: nothing else in the folder is replaced or removed, and label maps of
+another model are never left among those of this one without a word.
 """
 
 from __future__ import annotations
@@ -10,41 +10,23 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duomod.datasets.case_names import check_case_id
 from duomod.datasets.folder import content, listed
 from duomod.errors import InputError
-from duomod.inference.inputs import Case, Loaded
-from duomod.workspace import read_json, write_json
+from duomod.workspace import PREDICTED, read_json, write_json
 
-#: In the folder of predictions: what made them. Tells which need not be made again.
-MANIFEST = "prediction.json"
-#: Beside it while some scans could not be predicted.
+if TYPE_CHECKING:
+    from duomod.inference.failures import Failure
+    from duomod.inference.inputs import Case, Loaded
+
+#: Beside ``prediction.json`` while some scans could not be predicted.
 FAILED = "failed.json"
 
-#: What was found out about a case is written at least so often (seconds) and at the end. A case of which it is not, after
-#: a kill, is predicted again.
+#: What was found out about a case is written at least so often (seconds) and at the end. A case of which it is not,
+#: after a kill, is predicted again.
 _EVERY = 10.0
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A scan that could not be predicted.
-
-    Attributes:
-        case: Its id; None where it has none.
-        file: The file or folder.
-        problems: Sentences, each of which names the file.
-        wrong_input: The user's to mend.
-        ambiguous: Nothing tells whether it is CT or MR.
-    """
-
-    case: str | None
-    file: Path
-    problems: tuple[str, ...]
-    wrong_input: bool = True
-    ambiguous: bool = False
 
 
 def target(output: Path, case_id: str) -> Path:
@@ -82,7 +64,9 @@ class Record:
     _written: float = 0.0
 
     @classmethod
-    def open(cls, output: Path, model: Path, settings: Mapping[str, Any], cases: Iterable[Case], overwrite: bool) -> Record:
+    def open(
+        cls, output: Path, model: Path, settings: Mapping[str, Any], cases: Iterable[Case], overwrite: bool
+    ) -> Record:
         """Read what the folder says of itself, and look for what this run must not touch.
 
         Raises:
@@ -96,14 +80,17 @@ class Record:
             record.cases, record.scans, record.facts = (dict(old[part]) for part in ("cases", "scans", "facts"))
         wanted = {case.case_id for case in cases}
         there = {case: path.name for case, path in content(output).files.items()}
-        unknown = [name for case, name in there.items() if case not in listed_cases or name != target(output, case).name]
+        unknown = [
+            name for case, name in there.items() if case not in listed_cases or name != target(output, case).name
+        ]
         record.others = tuple(
             case for case in there if case in listed_cases and case not in wanted and case not in record.cases
         )
         problems = []
         if unknown:
             problems.append(
-                f"{output}: holds label maps that no {MANIFEST} beside them lists: {listed(unknown)}; choose another folder"
+                f"{output}: holds label maps that no {PREDICTED} beside them lists: {listed(unknown)};"
+                " choose another folder"
             )
         if record.others and not overwrite:
             names = listed([there[case] for case in record.others])
@@ -142,7 +129,7 @@ class Record:
         """Write ``prediction.json``; where it need not be ``at_once``, only every few seconds."""
         if at_once or time.monotonic() - self._written > _EVERY:
             parts = {"cases": self.cases, "scans": self.scans, "facts": self.facts}
-            write_json(self.output / MANIFEST, {"model": str(self.model), "settings": self.settings, **parts})
+            write_json(self.output / PREDICTED, {"model": str(self.model), "settings": self.settings, **parts})
             self._written = time.monotonic()
 
     def write_failures(self, failures: Sequence[Failure]) -> None:
@@ -157,7 +144,7 @@ class Record:
 def _read(output: Path) -> tuple[dict[str, Any], set[str]]:
     """What ``prediction.json`` says, empty where there is none that can be used; and the cases that it lists."""
     try:
-        old = read_json(output / MANIFEST)
+        old = read_json(output / PREDICTED)
         if not isinstance(old, dict):
             return {}, set()
         parts = {part: old.get(part, {}) for part in ("cases", "scans", "facts")}
@@ -175,7 +162,7 @@ def _of_masks(settings: Any) -> Any:
 
 def unlisted(folder: Path) -> list[str]:
     """Names of label maps in a folder of predictions that its ``prediction.json`` does not list; none without one."""
-    if not (folder / MANIFEST).is_file():
+    if not (folder / PREDICTED).is_file():
         return []
     _, known = _read(folder)
     return [path.name for case, path in content(folder).files.items() if case not in known]

@@ -39,6 +39,9 @@ class PredictOptions(WindowSettings):
     accept_intensities: bool = Field(
         False, description="With --input: take scans whose voxels seem to be no HU (CT), or no MR."
     )
+    series: str | None = Field(
+        None, description="With --input: the DICOM series to take, by its UID, number or description."
+    )
     strict: bool = Field(False, description="Check all scans before anything is written; one that is broken stops all.")
     overwrite: bool = Field(
         False, description="Remove label maps of another model, or made with other settings, from the output folder."

@@ -28,9 +28,7 @@ from duomod.training.loop import Run, fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
 from duomod.training.settings import TrainSettings
-from duomod.workspace import read_yaml, sweep_parts, write_manifest, write_text
-
-MANIFEST = "train_manifest.json"
+from duomod.workspace import TRAINED, read_yaml, sweep_parts, write_manifest, write_text
 
 
 def run_train(settings: TrainSettings) -> Path:
@@ -194,9 +192,9 @@ def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwr
         InputError: the folder holds a run and neither --resume nor --overwrite is given, or the settings differ.
     """
     stored_path, last = folder / "config.yaml", folder / "ckpts" / "last.pth"
-    complete = (folder / MANIFEST).is_file()
+    complete = (folder / TRAINED).is_file()
     if overwrite or not (last.is_file() or complete):
-        for old in (folder / MANIFEST, last, folder / "ckpts" / "best_model.pth", folder / "metrics.jsonl"):
+        for old in (folder / TRAINED, last, folder / "ckpts" / "best_model.pth", folder / "metrics.jsonl"):
             old.unlink(missing_ok=True)
         write_text(stored_path, yaml.safe_dump(resolved, sort_keys=False))
         if resume:

@@ -12,16 +12,15 @@ import numpy as np
 import pandas as pd
 
 from duomod.errors import InputError, nearest_name
-from duomod.evaluation.aggregate import Summary, find_results, mean_defined, summarise
+from duomod.evaluation.aggregate import Summary, mean_defined, summarise
 from duomod.evaluation.method_values import MethodValues
 from duomod.evaluation.metrics import Metric
-from duomod.evaluation.results import FloatArray, ResultTable, read_frame, read_result
-from duomod.evaluation.settings import AggregateOptions
-from duomod.workspace import parse_yaml, read_json, read_json_lines, read_text
+from duomod.evaluation.results import FloatArray, ResultTable, read_organs, read_result
+from duomod.evaluation.seeds import find_results
+from duomod.evaluation.settings import RESULT, RESULT_TABLE, SEEDS, AggregateOptions
+from duomod.workspace import PREDICTED, TRAINED, parse_yaml, read_json, read_json_lines, read_text
 
-RESULT = "result.csv"
 CONFIG = "config.yaml"
-SEEDS = "seed_*"
 
 
 @dataclass(frozen=True)
@@ -176,14 +175,15 @@ def _methods_in(run: Path) -> list[tuple[Path, tuple[Path, ...] | None]]:
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; give a run folder of `duomod train` or `duomod pipeline`")
     run = run.resolve()
-    if (run / RESULT).is_file():
+    if (run / RESULT_TABLE).is_file():
         return [(run.parent if run.match(SEEDS) else run, (run,))]
-    if any((seed / RESULT).is_file() for seed in run.glob(SEEDS)):
+    if any((seed / RESULT_TABLE).is_file() for seed in run.glob(SEEDS)):
         return [(run, None)]
-    inside = sorted(path for path in run.iterdir() if path.is_dir() and any(path.glob(f"{SEEDS}/{RESULT}")))
+    inside = sorted(path for path in run.iterdir() if path.is_dir() and any(path.glob(f"{SEEDS}/{RESULT_TABLE}")))
     if not inside:
         raise InputError(
-            f"{run}: holds no {RESULT}, no {SEEDS}/{RESULT} and no folder with these; run `duomod evaluate` first"
+            f"{run}: holds no {RESULT_TABLE}, no {SEEDS}/{RESULT_TABLE} and no folder with these; run `duomod evaluate`"
+            " first"
         )
     return [(path, None) for path in inside]
 
@@ -202,9 +202,9 @@ def _unique_names(bases: Sequence[Path]) -> list[str]:
 def _read_method(name: str, base: Path, folders: tuple[Path, ...] | None, dataset: str | None) -> Method:
     missing: list[str] = []
     if folders is None:
-        tables, missing = find_results(base, SEEDS, "result", 1)
+        tables, missing = find_results(base, SEEDS, RESULT, 1)
     else:
-        tables = {folder.name: read_result(folder / RESULT) for folder in folders}
+        tables = {folder.name: read_result(folder / RESULT_TABLE) for folder in folders}
     if any("Dice" not in table.values for table in tables.values()):
         raise InputError(f"{base}: the tables have no Dice columns; evaluate with --metrics dice")
     summary, _ = summarise(base, tables, options=AggregateOptions(dataset=dataset), missing=missing)
@@ -218,7 +218,6 @@ def _read_method(name: str, base: Path, folders: tuple[Path, ...] | None, datase
 
 def _read_seed(table: ResultTable) -> Seed:
     folder = table.path.parent
-    organs = folder / f"{table.path.stem}_organs.csv"
     predictions = folder / "predictions"
     recorded = Path(table.info.predictions) if table.info else None
     found = next((path for path in (predictions, recorded) if path is not None and path.is_dir()), None)
@@ -227,12 +226,12 @@ def _read_seed(table: ResultTable) -> Seed:
         name=folder.name,
         folder=folder,
         table=table,
-        organs=read_frame(organs) if organs.is_file() else None,
+        organs=read_organs(table.path),
         curves=read_curves(folder / "metrics.jsonl"),
         settings=read_text(settings) if settings.is_file() else None,
-        training=_recorded(folder / "train_manifest.json"),
+        training=_recorded(folder / TRAINED),
         predictions=found,
-        prediction=_recorded(found / "prediction.json") if found else {},
+        prediction=_recorded(found / PREDICTED) if found else {},
     )
 
 

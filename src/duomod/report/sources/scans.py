@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from duomod.console import say
+from duomod.datasets.dicom.find import find_series
+from duomod.datasets.dicom.pixels import read_series
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
 from duomod.datasets.scan import read_image, to_array
 from duomod.datasets.spec import Modality
 from duomod.errors import InputError
-from duomod.inference.dicom import find_series, read_series
 from duomod.preprocessing.geometry import canonical
 
 
@@ -57,12 +59,14 @@ def read_scan(path: Path) -> sitk.Image:
     """
     if not path.is_dir():
         return read_image(path)
-    series, problems = find_series(path)
-    if problems:
-        raise InputError(problems)
-    if len(series) != 1:
-        raise InputError(f"{path}: holds {len(series)} DICOM series; give the folder of one series, or a NIfTI file")
-    return read_series(series[0])
+    found = find_series(path)
+    if found.problems:
+        raise InputError(found.problems)
+    if len(found.series) != 1:
+        raise InputError(f"{path}: holds {len(found.series)} DICOM series; give the folder of one, or a NIfTI file")
+    for sentence in (*found.left_out, *found.series[0].doubts):
+        say(sentence)
+    return read_series(found.series[0])
 
 
 def label_array(image: sitk.Image) -> Labels:

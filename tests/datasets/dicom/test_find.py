@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from duomod.datasets.dicom.find import Found, find_series
+from duomod.datasets.dicom.pixels import read_series
 from duomod.datasets.grid import Geometry
-from duomod.inference.dicom import find_series, read_series
 
 
 def write_series(
@@ -53,16 +54,17 @@ def stack(count: int = 6, step: float = 2.0) -> list[tuple[float, float, float]]
 
 
 def only_problem(folder: Path) -> str:
-    found, problems = find_series(folder)
-    assert found == []
-    assert len(problems) == 1
-    assert problems[0].startswith(f"{folder}")
-    return problems[0]
+    found = find_series(folder)
+    assert found.series == []
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(f"{folder}")
+    return found.problems[0]
 
 
 def test_slices_are_stacked_by_position(tmp_path: Path) -> None:
-    (series,), problems = find_series(write_series(tmp_path / "john", stack()))
-    assert problems == []
+    found = find_series(write_series(tmp_path / "john", stack()))
+    (series,) = found.series
+    assert (found.problems, found.left_out, series.doubts) == ([], [], ())
     assert (series.case_id, series.modality) == ("john", "CT")
     image = read_series(series)
     assert sitk.GetArrayFromImage(image)[:, 0, 0].tolist() == [0, 10, 20, 30, 40, 50]
@@ -74,14 +76,14 @@ def test_each_subfolder_is_a_case(tmp_path: Path) -> None:
     write_series(tmp_path / "a", stack())
     write_series(tmp_path / "b", stack(), modality="MR")
     (tmp_path / "notes").mkdir()
-    found, problems = find_series(tmp_path)
-    assert problems == []
-    assert [(series.case_id, series.modality) for series in found] == [("a", "CT"), ("b", "MR")]
+    found = find_series(tmp_path)
+    assert found.problems == []
+    assert [(series.case_id, series.modality) for series in found.series] == [("a", "CT"), ("b", "MR")]
 
 
 def test_a_folder_without_dicom_has_neither_series_nor_problems(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing here", encoding="utf-8")
-    assert find_series(tmp_path) == ([], [])
+    assert find_series(tmp_path) == Found()
 
 
 def test_a_missing_slice_is_named(tmp_path: Path) -> None:
@@ -114,14 +116,16 @@ def test_all_problems_of_a_folder_of_series(tmp_path: Path) -> None:
     write_series(tmp_path / "good", stack())
     write_series(tmp_path / "one", stack(1))
     write_series(tmp_path / "gap", [*stack(), (-10.0, 20.0, 99.0)])
-    found, problems = find_series(tmp_path)
-    assert [series.case_id for series in found] == ["good"]
-    assert sorted(Path(text.split(":")[0]).name for text in problems) == ["gap", "one"]
+    found = find_series(tmp_path)
+    assert [series.case_id for series in found.series] == ["good"]
+    assert sorted(Path(text.split(":")[0]).name for text in found.problems) == ["gap", "one"]
 
 
 def test_the_real_series_lies_where_its_labels_lie(shared_data: Path) -> None:
-    (series,), problems = find_series(shared_data / "ct" / "dicom")
-    assert problems == []
+    found = find_series(shared_data / "ct" / "dicom")
+    (series,) = found.series
+    assert (found.problems, found.left_out) == ([], [])
+    assert series.doubts == (f"{series.folder}: instance numbers begin at 267: slices before may be missing",)
     assert series.modality == "CT"
     image = read_series(series)
     labels = sitk.DICOMOrient(sitk.ReadImage(str(shared_data / "ct" / "dicom_label.nii.gz")), "LPS")
