@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any, get_args
@@ -170,9 +171,11 @@ def nested_values(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def number_of(option: Option) -> st.SearchStrategy[Any]:
-    low, high = {"0<x<1": (0.01, 0.99), "0<=x<1": (0, 0.99), "0<x<=100": (0.5, 100)}.get(option.bounds, (100, 65535))
-    if option.bounds == "0<=x<=1":
-        low, high = 0, 1
+    """Any number within an option's bounds, which are like ``0<=x<1``, ``x>=1``, or empty."""
+    found = re.fullmatch(r"(?:(?P<low>[\d.e+-]+)<(?P<closed>=?))?x(?:<(?P<below>=?)(?P<high>[\d.]+))?", option.bounds)
+    low, high = (float(found[end]) if found and found[end] else other for end, other in (("low", 100), ("high", 65535)))
+    if found and option.kind == "float":
+        low, high = low + (not found["closed"]) * 0.01, high - (not found["below"]) * 0.01
     return st.integers(int(low), int(high)) if option.kind == "int" else st.floats(low, high)
 
 
@@ -224,7 +227,7 @@ def test_the_command_line_of_any_settings_makes_them_again(made: Settings) -> No
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(IDENTIFIERS, PLAIN | st.lists(PLAIN, max_size=3)))
 def test_values_written_as_texts_are_read_again(values: dict[str, Any]) -> None:
-    assert assignments(assignment_texts(values), "--set") == values
+    assert assignments(assignment_texts(values), "--set") == (values, [])
 
 
 def test_only_what_differs_is_written() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +49,7 @@ class Outer(Settings):
             [
                 "f.yaml: many.1.size: 0: should be greater than or equal to 1",
                 "f.yaml: point.1: too few values",
-                "f.yaml: name: 3: should be a valid string",
+                "f.yaml: name: 3 is no text; put quotes around it",
             ],
         ),
         ({"name": "x", "inner": {"size": "y"}}, ["f.yaml: inner.size: 'y': should be a valid integer"]),
@@ -70,3 +72,56 @@ def test_a_training_setting_and_a_preset() -> None:
         train_config("default", {"optim": {"sped": 1}})
     with pytest.raises(InputError, match=r"Did you mean 'compact'"):
         train_config("compat")
+
+
+class Numbers(Settings):
+    ratio: float | None = None
+    count: int = 1
+    three: tuple[float, float, float] = (1, 1, 1)
+    switch: bool = False
+    text: str = ""
+    path: Path = Path("x")
+    paths: tuple[Path, ...] = ()
+    free: Mapping[str, Any] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"ratio": float("nan")}, "finite"),
+        ({"ratio": "1e999"}, "finite"),
+        ({"ratio": "5%"}, "number"),
+        ({"three": [1, 1, float("inf")]}, "finite"),
+        ({"three": [1, True, 1]}, "True: should be a number"),
+        ({"count": True}, "True: should be a number"),
+        ({"count": 2.5}, "integer"),
+        ({"count": "9" * 5000}, "longer than"),
+        ({"count": "9" * 30}, "too large"),
+        ({"count": 10**5000}, "too large"),
+        ({"free": {"a": [10**30]}}, "too large"),
+        ({"text": "a\x00b"}, r"'a\x00b' holds a control character"),
+        ({"text": "x" * 5000}, "longer than 4,096 characters"),
+        ({"text": 3}, "3 is no text; put quotes around it"),
+        ({"path": ""}, "is empty"),
+        ({"path": "a\rb"}, "control character"),
+        ({"paths": ["a", " "]}, "is empty"),
+        ({"free": {"a": {"b": "\x1b[2J"}}}, "control character"),
+        ([1], "should be a mapping of names to values"),
+    ],
+)
+def test_what_no_setting_can_be(data: Any, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked(Numbers, data, source="f.yaml: ")
+    (line,) = caught.value.problems
+    assert said in line
+    assert line.isprintable()
+    assert len(line) < 400
+
+
+def test_the_home_folder_may_be_written_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    made = Numbers.model_validate({"path": "~/data", "paths": ["~", "~nobody-of-this-name/x", "a~"], "text": "~"})
+    assert made.path == Path("/home/me/data")
+    assert made.paths == (Path("/home/me"), Path("~nobody-of-this-name/x"), Path("a~"))
+    assert made.text == "~"
+    assert (made.ratio, Numbers(ratio=1).ratio, Numbers(switch=True).switch) == (None, 1.0, True)

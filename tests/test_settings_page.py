@@ -51,7 +51,7 @@ def test_a_command_and_a_method() -> None:
     [section] = run_settings(PageSettings(name="evaluate"))
     rows = {row.name: row for row in section.rows}
     assert rows["--pred_path"].default == "needed"
-    assert rows["--workers"].values == "x>=1"
+    assert rows["--workers"].values == "1<=x<=1024"
     [section] = run_settings(PageSettings(name="dhc"))
     rows = {row.name: row for row in section.rows}
     assert set(rows) == set(DHCConfig.model_fields)

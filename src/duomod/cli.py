@@ -18,16 +18,17 @@ from pydantic import ValidationError
 
 from duomod import console
 from duomod.commands import COMMANDS, Command, load, runner
-from duomod.errors import DuomodError, InputError, explain_disk_error
+from duomod.errors import InputError
+from duomod.failure import complain, tell, threads_told
 from duomod.flags import Option, data_from, flag_name, options_of
 from duomod.settings import Settings, problems_of
 from duomod.termination import Terminated, termination_raises
 
 #: ``--data-path`` and ``--data_path`` are the same option; the second is what the original scripts used.
 _SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_") if len(name) > 1 else name}
-#: Exit code after Ctrl-C, as shells have it.
-INTERRUPTED = 130
-_JSON, _IN_ORDER = "json_", "in_order_"
+_JSON, _IN_ORDER, _DEBUG = "json_", "in_order_", "debug_"
+#: Before or after a command. :func:`main` looks for it among what was typed: an error may come before it is parsed.
+_DEBUG_OPTION = typer.Option("--debug", help="Print the traceback of whatever ends the command.")
 
 app = typer.Typer(
     name="duomod",
@@ -44,6 +45,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    debug: Annotated[bool, _DEBUG_OPTION] = False,
 ) -> None:
     if version:
         from duomod.version import __version__
@@ -84,11 +86,15 @@ def settings_from(command: Command, given: dict[str, Any]) -> Settings:
     model = command.settings
     if no_text := _without_text(given.values()):
         raise InputError(no_text)
+    data, problems = data_from(model, given)
     try:
-        return model.model_validate(data_from(model, given))
+        settings = model.model_validate(data)
     except ValidationError as error:
         see = f"duomod settings {command.name}"
-        raise InputError(problems_of(error, model, see=see, name=lambda place: flag_name(model, place))) from None
+        problems += problems_of(error, model, see=see, name=lambda place: flag_name(model, place))
+    if problems:
+        raise InputError(problems)
+    return settings
 
 
 def _without_text(typed: Iterable[Any]) -> list[str]:
@@ -101,10 +107,12 @@ def _without_text(typed: Iterable[Any]) -> list[str]:
 
 def _parameter(option: Option) -> inspect.Parameter:
     """An option as typer wants it; texts are parsed by the model, so that there is one parser and one message."""
-    kind: Any = bool if option.form == "switch" else list[str] if option.form in ("many", "assignments") else str
-    needed = option.required and not option.flag.or_positional
+    once = option.flag.positional and option.form == "one"
+    kind: Any = bool if option.form == "switch" else str if once else list[str]
+    # What is missing is said by the model, together with all that is wrong; a lone argument by the parser.
+    needed = option.required and option.flag.positional
     shown = {"commas": f"<{option.kind},...>", "assignments": "<name=value>"}.get(option.form, f"<{option.kind}>")
-    facts = "; ".join(part for part in (_default(option), option.bounds) if part)
+    facts = "; ".join(part for part in (_default(option), option.bounds, _must_be_given(option)) if part)
     text = f"{option.meaning}  [{facts}]" if facts else option.meaning
     if option.flag.positional:
         info: Any = typer.Argument(help=text, show_default=False)
@@ -117,6 +125,21 @@ def _parameter(option: Option) -> inspect.Parameter:
         default=inspect.Parameter.empty if needed else None,
         annotation=Annotated[kind if needed else kind | None, info],
     )
+
+
+def _last(option: Option, texts: list[str]) -> str | list[str]:
+    """What counts of an option that was typed several times: all, or the last, which is said."""
+    values: dict[str, set[str]] = {}
+    for text in texts:
+        key, _, value = text.partition("=") if option.form == "assignments" else ("", "", text)
+        values.setdefault(key.strip(), set()).add(value)
+    for key in [key for key, given in values.items() if len(given) > 1 and option.form != "many"]:
+        console.say(f"{option.names[0]} {key}".rstrip() + ": is given several times; the last counts")
+    return texts if option.form in ("many", "assignments") else texts[-1]
+
+
+def _must_be_given(option: Option) -> str:
+    return "required" if option.required and not option.flag.positional and not option.flag.or_positional else ""
 
 
 def _default(option: Option) -> str:
@@ -141,13 +164,18 @@ def _callback(command: Command) -> Callable[..., None]:
         names = " ".join(option.field.upper() for option in in_order)
         info = typer.Argument(help="Instead of the options of these names.", metavar=names, show_default=False)
         parameters.append(_extra(_IN_ORDER, list[str] | None, info))
+    parameters.append(_extra(_DEBUG, bool | None, _DEBUG_OPTION))
     if command.output is not None:
         info = typer.Option("--json", help="Print one JSON document instead of the table.")
         parameters.append(_extra(_JSON, bool | None, info))
 
     def call(**typed: Any) -> None:
         as_json = bool(typed.pop(_JSON, False))
+        typed.pop(_DEBUG, None)
         given = {name.replace("__", "."): value for name, value in typed.items() if value not in (None, [], ())}
+        for option in options:
+            if option.field in given and option.form != "switch" and not option.flag.positional:
+                given[option.field] = _last(option, given[option.field])
         values = given.pop(_IN_ORDER, None)
         if values:
             names = [option.field for option in in_order]
@@ -155,7 +183,11 @@ def _callback(command: Command) -> Callable[..., None]:
                 flags = ", ".join(option.names[0] for option in in_order)
                 raise InputError(f"give {' and '.join(name.upper() for name in names)}, or the options {flags}")
             given |= dict(zip(names, values, strict=True))
-        run(command, settings_from(command, given), as_json)
+        settings = settings_from(command, given)
+        try:
+            run(command, settings, as_json)
+        except EOFError as error:  # typer would take it for the end of what the user types
+            raise RuntimeError(f"the end came too early: {error}") from error
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -174,38 +206,21 @@ for _command in COMMANDS:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: run a command, turn a user's mistakes into one message and the exit code 2."""
+    """Entry point: run a command; whatever ends it becomes a line and an exit code (see :mod:`duomod.failure`)."""
     console.take_any_text()
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
-        with termination_raises():
+        with termination_raises(), threads_told():
             app(arguments)
-    except DuomodError as error:
-        if error.exit_code == INTERRUPTED:
-            print(error, file=sys.stderr)
-        else:
-            _complain(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        sys.exit(INTERRUPTED)
     except Terminated:
-        _complain("ended by SIGTERM")
+        complain("ended by SIGTERM")
+        raise
+    except SystemExit:
         raise
     except BrokenPipeError:
         sys.exit(1)
-    except OSError as error:
-        explanation = explain_disk_error(error)
-        if explanation is None:
-            raise
-        _complain(explanation)
-        sys.exit(2)
-
-
-def _complain(message: str) -> None:
-    lines = message.splitlines() or [""]
-    print(f"error: {lines[0]}", file=sys.stderr)
-    for line in lines[1:]:
-        print(f"       {line}", file=sys.stderr)
+    except BaseException as error:  # the one place where what nobody foresaw ends
+        sys.exit(tell(error, debug="--debug" in typed))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field
 
+from duomod.bounds import Count, Many, Voxels
 from duomod.errors import InputError, unknown_name
 from duomod.option_values import merged
 from duomod.sampling.settings import AugmentConfig as AugmentConfig
@@ -29,7 +30,7 @@ class NetworkConfig(Settings):
     """The network; ``name`` is looked up in ``duomod.networks.registry``."""
 
     name: str = Field("vnet", description="which network; the default is the paper's V-Net")
-    filters: int = Field(32, ge=1, description="channels at full resolution")
+    filters: Many = Field(32, description="channels at full resolution")
     norm: Literal["batch", "group", "instance", "none"] = Field("batch", description="normalisation layers")
     dropout_bottleneck: float = Field(0.5, ge=0, lt=1, description="dropout at the lowest resolution")
     dropout_last: float = Field(0.5, ge=0, lt=1, description="dropout before the last layer")
@@ -52,10 +53,12 @@ class OptimConfig(Settings):
 class ValidationConfig(Settings):
     """Validation on the eval cases, and early stopping."""
 
-    every_epochs: int = Field(10, ge=1, description="epochs between two validations")
-    dense_from_epoch: int | None = Field(None, ge=0, description="from this epoch on, validate after every epoch")
+    every_epochs: Count = Field(10, description="epochs between two validations")
+    dense_from_epoch: int | None = Field(
+        None, ge=0, le=10**9, description="from this epoch on, validate after every epoch"
+    )
     overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring windows, weighted uniformly")
-    patience: int | None = Field(50, ge=1, description="stop after this many validations without improvement")
+    patience: Count | None = Field(50, description="stop after this many validations without improvement")
     both_empty: Literal["excluded", "one"] = Field(
         "excluded", description="Dice of a class that neither truth nor prediction has: left out of the mean, or 1"
     )
@@ -64,10 +67,10 @@ class ValidationConfig(Settings):
 class TrainConfig(Settings):
     """Everything that decides a training run's numbers, besides data, split, method and its own settings."""
 
-    max_epochs: int = Field(500, ge=1, description="epochs")
+    max_epochs: Count = Field(500, description="epochs")
     final_epoch: bool = Field(False, description="one more epoch after max_epochs, as the published loops run")
-    steps_per_epoch: int | None = Field(None, ge=1, description="none: one pass over the unlabelled cases")
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+    steps_per_epoch: Count | None = Field(None, description="none: one pass over the unlabelled cases")
+    patch: tuple[Voxels, Voxels, Voxels] | None = Field(
         None, description="patch in voxels, z y x; none: the data set's"
     )
     precision: Precision = Field("auto", description="number format; auto: the fastest that the device has")

@@ -13,14 +13,15 @@ import annotated_types
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
+from duomod.bounds import AtOnce, Classes
 from duomod.option_values import assignment_texts, assignments, merged, nested
 from duomod.settings import Location, Settings
 
 #: Options that several commands have.
 Gpu = Annotated[str, Field(description='GPU number; "" for the CPU.')]
 FIRST_GPU = "0"
-NumClasses = Annotated[int | None, Field(ge=2, description="Classes, background included; checked.")]
-Workers = Annotated[int, Field(ge=1, description="Cases handled at the same time.")]
+NumClasses = Annotated[Classes | None, Field(description="Classes, background included; checked.")]
+Workers = Annotated[AtOnce, Field(description="Cases handled at the same time.")]
 WORKERS = 2
 
 
@@ -189,28 +190,30 @@ def _flat(metadata: list[Any]) -> Iterator[Any]:
         yield from part.metadata if isinstance(part, FieldInfo) else (part,)
 
 
-def data_from(model: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
+def data_from(model: type[Settings], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Turn what was typed into data for a model.
 
     Args:
         model: The command's settings.
         given: Option field -> text, list of texts, or switch; only what was typed.
 
-    Raises:
-        InputError: a text that should be ``name=value``.
+    Returns:
+        The data, and a sentence about each text that should be ``name=value`` and is not.
     """
     data: dict[str, Any] = {}
+    problems: list[str] = []
     ordered = sorted(options_of(model), key=lambda option: not option.shortcut)  # --set wins over its shortcuts
     for option in (option for option in ordered if option.field in given):
         value = given[option.field]
         if option.form == "commas":
             value = tuple(part.strip() for part in value.split(","))
         elif option.form == "assignments":
-            value = assignments(value, option.names[0])
+            value, wrong = assignments(value, option.names[0])
+            problems += wrong
         elif option.form == "many":
             value = tuple(value)
         data = merged(data, nested(option.field, value))
-    return data
+    return data, problems
 
 
 def arguments_of(settings: Settings) -> list[str]:

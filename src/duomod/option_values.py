@@ -10,8 +10,11 @@ from typing import Any
 
 import yaml
 
-from duomod.errors import InputError
+from duomod.errors import InputError, in_one_line
 from duomod.workspace import parse_yaml
+
+#: Names that a dotted one is made of.
+_MOST_PARTS = 20
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,26 +33,26 @@ def nested(dotted: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def assignments(texts: list[str], flag: str) -> dict[str, Any]:
-    """Parse ``a.b=value`` texts, whose values are YAML, into one nested mapping.
+def assignments(texts: list[str], flag: str) -> tuple[dict[str, Any], list[str]]:
+    """Parse ``a.b=value`` texts, whose values are YAML, into one nested mapping; a later one wins.
 
-    Raises:
-        InputError: lists every text without ``=`` or whose value is not YAML; names the flag.
+    Returns:
+        The mapping, and a sentence about each text that is no assignment; they name the flag.
     """
     result: dict[str, Any] = {}
     problems = []
     for text in texts:
         key, sign, value = text.partition("=")
-        if not sign or not key:
-            problems.append(f"{flag} '{text}': write it as name=value")
+        shown = f"{flag} '{in_one_line(text)}'"
+        parts = key.strip().split(".")
+        if not sign or not all(parts) or len(parts) > _MOST_PARTS:
+            problems.append(f"{shown}: write it as name=value")
             continue
         try:
             result = merged(result, nested(key.strip(), _read(value)))
-        except InputError:
-            problems.append(f"{flag} '{text}': the value cannot be read; put quotes around it")
-    if problems:
-        raise InputError(problems)
-    return result
+        except InputError as error:
+            problems.append(f"{shown}: {str(error).partition(': ')[2]}, or put quotes around the value")
+    return result, problems
 
 
 def assignment_texts(values: Mapping[str, Any]) -> list[str]:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from duomod.errors import InputError, nearest_name
+from duomod.errors import InputError, in_one_line, nearest_name
+
+#: Lists and mappings inside each other that are looked into; whatever reads files allows fewer.
+_DEEPEST = 100
 
 Location = tuple[int | str, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+#: Longest text of a setting, in characters.
+MOST_CHARACTERS = 4096
+#: No text has these: all control characters but tab and line feed.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+#: Texts of whole numbers beyond 63 bits.
+_TOO_LARGE = re.compile(r"\s*[+-]?\d{19,}\s*")
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, checked, unknown names refused. A field's description is its help.
+
+    Numbers are finite, a switch's value is no number, texts have no control characters, ``~`` is the home folder.
 
     Attributes:
         command: What is typed after ``duomod`` to run with such settings.
@@ -23,11 +39,75 @@ class Settings(BaseModel):
         contents: Fields that are mappings of settings, and the model that describes what is in them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     command: ClassVar[str] = ""
     shortcuts: ClassVar[Mapping[str, str]] = {}
     contents: ClassVar[Mapping[str, type[BaseModel]]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_sound(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = set(_kinds(cls.model_fields[info.field_name or ""].annotation))
+        # The fields of a model inside are named by that model.
+        inside = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+        for text in () if inside else _texts_in(value):
+            if found := _CONTROL.search(text):
+                raise ValueError(
+                    f"'{in_one_line(text)}' holds a control character ({in_one_line(found[0])}); remove it"
+                )
+            if len(text) > MOST_CHARACTERS:
+                raise ValueError(f"'{in_one_line(text, 40)}' is longer than {MOST_CHARACTERS:,} characters")
+            if int in kinds and _TOO_LARGE.fullmatch(text):
+                raise ValueError(f"{in_one_line(text, 20)}: is too large for a whole number")
+        if not inside:
+            _check_numbers(value, switches=not kinds & {int, float} or bool(kinds & {bool, Any}))
+        return _as_paths(value) if Path in kinds else value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types of single values in an annotation; those of a mapping's values, ``Any``."""
+    if get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType, tuple, list):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    elif get_origin(annotation) is dict:
+        yield from _kinds(get_args(annotation)[1])
+    elif get_origin(annotation) is not Literal:
+        yield annotation
+
+
+def _texts_in(value: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, Mapping) and depth < _DEEPEST:
+        for key, inner in value.items():
+            yield from _texts_in(key, depth + 1)
+            yield from _texts_in(inner, depth + 1)
+    elif isinstance(value, list | tuple) and depth < _DEEPEST:
+        for inner in value:
+            yield from _texts_in(inner, depth + 1)
+
+
+def _check_numbers(value: Any, switches: bool, depth: int = 0) -> None:
+    if isinstance(value, bool) and not switches:
+        raise ValueError(f"{value}: should be a number")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ValueError("is too large for a whole number")
+    if depth < _DEEPEST and isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            _check_numbers(inner, switches, depth + 1)
+
+
+def _as_paths(value: Any) -> Any:
+    """Texts that stand for paths, with ``~`` as the home folder; an empty one would silently be the working folder."""
+    if isinstance(value, list | tuple):
+        return [_as_paths(inner) for inner in value]
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty; give a path, or leave it out")
+    # Shells leave it as it is after ``--option=`` and in files. A name such as ~scan stays, unless it is a user's.
+    return os.path.expanduser(value) if isinstance(value, str | Path) and str(value).startswith("~") else value
 
 
 def dotted(location: Location) -> str:
@@ -77,7 +157,7 @@ def problems_of(
 
 def _in_words(kind: str, message: str, given: Any, context: Mapping[str, Any], in_tuple: bool) -> str:
     """A validation error as a sentence about what was given."""
-    shown = repr(str(given)) if isinstance(given, str) else str(given)
+    shown = _shown(given)
     if kind == "missing":
         return "too few values" if in_tuple else "is needed"
     if kind == "literal_error":
@@ -86,9 +166,23 @@ def _in_words(kind: str, message: str, given: Any, context: Mapping[str, Any], i
         return f"{shown} is not one of {', '.join(known)}.{nearest_name(str(given), known)}"
     if kind in ("value_error", "assertion_error"):
         return str(context.get("error", message))
+    if kind == "string_type" and isinstance(given, bool | int | float):
+        return f"{shown} is no text; put quotes around it"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{shown}: should be a mapping of names to values"
     text = message[0].lower() + message[1:].removesuffix(", unable to parse string as an integer")
     text = text.removesuffix(", unable to parse string as a number")
     return f"{shown}: {text.replace('input should', 'should')}"
+
+
+def _shown(given: Any) -> str:
+    """What was given, short enough for a line."""
+    if isinstance(given, str):
+        return repr(in_one_line(given))
+    try:
+        return in_one_line(str(given))
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        return type(given).__name__
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

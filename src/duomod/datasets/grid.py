@@ -37,8 +37,8 @@ class Geometry(BaseModel):
     direction: tuple[float, float, float, float, float, float, float, float, float]
 
     @classmethod
-    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> Self:
-        """Return the geometry of an image, or of one whose header was read."""
+    def of(cls, image: sitk.Image) -> Self:
+        """Return the geometry of an image."""
         return cls(
             size=image.GetSize(),
             spacing=image.GetSpacing(),
@@ -105,7 +105,7 @@ def read_geometry(path: Path) -> Geometry:
     Raises:
         InputError: see :func:`duomod.datasets.scan.read_header`.
     """
-    return Geometry.of(read_header(path))
+    return Geometry.model_validate(read_header(path), from_attributes=True)
 
 
 def _short(values: tuple[float, ...]) -> str:

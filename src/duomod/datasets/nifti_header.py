@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,10 @@ Affine = NDArray[np.float64]
 
 HEADER_BYTES = 348
 _NIFTI2_BYTES = 540
+
+#: No packed file holds more than so many times its own size.
+MOST_PACKED = 1032
+
 _FIRST_OFFSET = 352
 
 #: Number types of one real value: NIfTI's code -> numpy's.
@@ -32,14 +37,14 @@ _OTHER_TYPES = {1: "bits", 32: "complex", 128: "RGB", 1536: "float128", 1792: "c
 _UNITS = {1: "metres", 3: "micrometres"}
 _CODES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI", 5: "template"}
 
-#: Voxel edges in mm beyond which a header cannot be that of a scan of a body.
-EDGE_MM = (1e-3, 1e3)
-
-#: The same for the volume of all voxels, in litres.
-MOST_LITRES = 8000.0
+#: Beyond these a header cannot be that of a scan of a body: voxel edges, distance of the first voxel from the world's
+#: origin, volume of all voxels.
+_EDGE_MM = (1e-3, 1e3)
+_FARTHEST_MM = 1e5
+_MOST_LITRES = 8000.0
 
 #: Above this cosine two axes are not at right angles.
-MOST_SHEAR = 1e-4
+_MOST_SHEAR = 1e-4
 
 #: As in ``grid.SAME_WITHIN``: what moves no voxel by more than this share of the shortest edge is rounding.
 _ROUNDING = 0.05
@@ -86,6 +91,12 @@ class NiftiHeader:
     def end(self) -> int:
         """Where the voxels end in the (unpacked) file."""
         return self.offset + self.data_bytes
+
+    @property
+    def scaling(self) -> tuple[float, float] | None:
+        """Slope and intercept to apply; None where there are none."""
+        slope, inter = float(self.fields["scl_slope"]), float(self.fields["scl_inter"])
+        return None if not math.isfinite(slope) or slope == 0 or (slope, inter) == (1, 0) else (slope, inter)
 
     @cached_property
     def spacing(self) -> tuple[float, float, float]:
@@ -210,7 +221,7 @@ def _affine(fields: Nifti1Header, problems: list[str], doubts: list[str]) -> Aff
         problems.append(f"its orientation is of an unknown kind ({', '.join(unknown)}); export the scan again")
         return None
     qform = _qform(fields, problems) if codes["qform"] else None
-    sform = _sform(fields, problems) if codes["sform"] else None
+    sform: Affine | None = np.asarray(fields.get_sform(), dtype=float) if codes["sform"] else None
     if problems:
         return None
     if sform is None and qform is None:
@@ -221,7 +232,7 @@ def _affine(fields: Nifti1Header, problems: list[str], doubts: list[str]) -> Aff
         found: Affine = np.asarray(fields.get_base_affine(), dtype=float)
     else:
         found = sform if sform is not None else qform  # type: ignore[assignment]
-    _check_grid(found, fields, problems)
+    problems += grid_problems(found, fields["dim"][1:4])
     if sform is not None and not problems:
         _compare_spacing(sform, stated, fields, doubts)
         if qform is not None:
@@ -250,30 +261,30 @@ def _qform(fields: Nifti1Header, problems: list[str]) -> Affine | None:
         return None
 
 
-def _sform(fields: Nifti1Header, problems: list[str]) -> Affine | None:
-    affine: Affine = np.asarray(fields.get_sform(), dtype=float)
+def grid_problems(affine: Affine, size: Sequence[int]) -> list[str]:
+    """What is impossible about a grid: its voxel size, its shear, its extent, its place.
+
+    Args:
+        affine: 4x4, from voxel index to the world, in mm.
+        size: Voxels in x, y, z.
+    """
     edges = _edges(affine)
     if not np.isfinite(affine).all() or not _edges_are_possible(edges):
-        edges_text = "NaN or infinite" if not np.isfinite(affine).all() else f"voxels of {_times(edges)} mm"
-        problems.append(f"its orientation is impossible (sform: {edges_text}); export the scan again")
-        return None
-    return affine
-
-
-def _check_grid(affine: Affine, fields: Nifti1Header, problems: list[str]) -> None:
-    """Shear and size, of what places the grid."""
-    edges = _edges(affine)
+        what = f"voxels of {_times(edges)} mm" if np.isfinite(affine).all() else "NaN or infinite"
+        return [f"its orientation is impossible ({what}); correct its header, or export the scan again"]
+    problems = []
     axes = affine[:3, :3] / edges
-    if np.abs(axes.T @ axes - np.eye(3)).max() > MOST_SHEAR:
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _MOST_SHEAR:
         problems.append(
             "its orientation matrix is sheared (direction cosines not orthonormal); correct its header, or resample it"
             " with a tool that accepts shears"
         )
-    litres = float(np.prod(edges * fields["dim"][1:4])) * 1e-6
-    if litres > MOST_LITRES:
+    litres = float(np.prod(edges * np.asarray(size, dtype=float))) * 1e-6
+    if litres > _MOST_LITRES:
         problems.append(f"its voxels fill {litres:,.0f} litres, which no scan of a body does; correct its voxel size")
-    if np.abs(affine[:3, 3]).max() > 1e6:
+    if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
         problems.append(f"its first voxel lies at ({_times(affine[:3, 3], ', ')}) mm; export the scan again")
+    return problems
 
 
 def _compare_spacing(sform: Affine, stated: NDArray[np.float64], fields: Nifti1Header, doubts: list[str]) -> None:
@@ -312,7 +323,7 @@ def _edges(affine: Affine) -> NDArray[np.float64]:
 
 
 def _edges_are_possible(edges_mm: NDArray[np.float64]) -> bool:
-    return bool((edges_mm >= EDGE_MM[0]).all() and (edges_mm <= EDGE_MM[1]).all())  # false for NaN
+    return bool((edges_mm >= _EDGE_MM[0]).all() and (edges_mm <= _EDGE_MM[1]).all())  # false for NaN
 
 
 def _times(values: NDArray[np.float64], between: str = " x ") -> str:

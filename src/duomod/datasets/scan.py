@@ -1,59 +1,95 @@
-"""Reading scans, with every defect a file can have turned into a sentence about it.
+"""Reading scans and label maps, with every defect a file can have turned into a sentence about it.
 
-ITK alone is not enough: it reads a truncated ``.nii.gz`` without complaint and turns NaN voxels into zeros.
+NIfTI files are read here and not by ITK, which reads another file where ``a.nii`` lies beside ``a.nii.gz``, places a
+grid by ``pixdim`` whatever the sform says, takes impossible voxel sizes for 1 mm, reads a truncated ``.nii.gz`` without
+complaint and turns NaN voxels into zeros. Of MetaImage and NRRD files ITK reads the voxels, once the header is sound.
 """
 
 from __future__ import annotations
 
 import gzip
-import itertools
-import math
+import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Protocol
 
 import numpy as np
 import SimpleITK as sitk
-from nibabel import Nifti1Header, Nifti2Header
 from numpy.typing import NDArray
 
 from duomod.console import say
-from duomod.datasets.case_names import is_nifti
-from duomod.datasets.nifti_header import HEADER_BYTES, parse_nifti
+from duomod.datasets.case_names import is_nifti, shown
+from duomod.datasets.nifti_header import HEADER_BYTES, MOST_PACKED, NiftiHeader, parse_nifti
+from duomod.datasets.text_header import read_text_header
 from duomod.errors import InputError
 
 # ITK's own warnings name no file; ours do.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 _DAMAGED_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
-_FLOAT_TYPES = (16, 64)  # NIfTI datatype codes
 _CHUNK = 1 << 22
+
+_Values = NDArray[np.generic]
+
+
+class Header(Protocol):
+    """What any format's header says; sizes in voxels and lengths in mm as x, y, z in SimpleITK's world (LPS)."""
+
+    @property
+    def size(self) -> tuple[int, int, int]: ...
+    @property
+    def spacing(self) -> tuple[float, float, float]: ...
+    @property
+    def origin(self) -> tuple[float, float, float]: ...
+    @property
+    def direction(self) -> tuple[float, ...]: ...
+    @property
+    def doubts(self) -> tuple[str, ...]: ...
+    @property
+    def data_bytes(self) -> int: ...
 
 
 def read_image(path: Path) -> sitk.Image:
     """Read a 3D scalar volume.
 
     Raises:
-        InputError: the file is missing, empty, truncated, not gzip although it is named ``.gz``, not NIfTI, not 3D, or
-            its direction is not orthonormal. Voxels are not looked at (see :func:`image_problems`).
+        InputError: the file is missing, empty, truncated, damaged or of another kind, not 3D, its voxel size or
+            orientation is impossible or contradicts itself, or a voxel is NaN or infinite.
     """
-    problem = _file_problem(path)
-    if problem:
-        raise InputError(problem)
-    image = _itk(path, sitk.ReadImage)
-    if (
-        image.GetDimension() != 3
-        or image.GetNumberOfComponentsPerPixel() != 1
-        or "complex" in image.GetPixelIDTypeAsString()
-    ):
-        raise InputError(f"{path}: not a 3D volume with one real value per voxel; give one such scan per file")
+    image, problems = image_problems(path)
+    if image is None or problems:
+        raise InputError(problems)
     return image
 
 
-def read_header(path: Path) -> sitk.ImageFileReader:
-    """Read only where a 3D volume lies: the result has ``GetSize()``, ``GetSpacing()`` and so on like an image.
+def image_problems(path: Path) -> tuple[sitk.Image | None, list[str]]:
+    """Read a scan and say everything that is wrong with it, for callers that collect problems.
+
+    Returns:
+        The image (None if it cannot be read) and the problems, each naming the file.
+    """
+    try:
+        header = read_header(path)
+        values = _nifti_values(path, header) if isinstance(header, NiftiHeader) else _itk_values(path)
+    except InputError as error:
+        return None, list(error.problems)
+    except MemoryError:
+        return None, [f"{path}: too large for this machine's memory ({header.data_bytes:,} bytes of voxels)"]
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(header.spacing)
+    image.SetOrigin(header.origin)
+    image.SetDirection(header.direction)
+    # Slice by slice: a temporary array of a whole CT would take as much memory as the scan.
+    bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in values) if values.dtype.kind == "f" else 0
+    if bad:
+        return image, [f"{path}: {bad} voxel(s) are NaN or infinite; repair or remove this scan"]
+    return image, []
+
+
+def read_header(path: Path) -> Header:
+    """Read only where a 3D volume lies and what kind it is of; the voxels are not looked at.
 
     Raises:
         InputError: as :func:`read_image`, for what can be seen without reading the voxels.
@@ -61,51 +97,34 @@ def read_header(path: Path) -> sitk.ImageFileReader:
     problem = _file_problem(path)
     if problem:
         raise InputError(problem)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    _itk(path, lambda _: reader.ReadImageInformation())
-    if reader.GetDimension() != 3:
-        raise InputError(f"{path}: not a 3D volume; give one scan per file")
-    return reader
-
-
-def image_problems(path: Path) -> tuple[sitk.Image | None, list[str]]:
-    """Read a scan and say everything that is wrong with it, for callers that collect problems.
-
-    Beyond what :func:`read_image` checks, the file's checksum is verified and NaN and infinite voxels are found.
-
-    Returns:
-        The image (None if it cannot be read) and the problems, each naming the file.
-    """
     try:
-        image = read_image(path)
-    except InputError as error:
-        return None, list(error.problems)
-    try:
-        bad = _bad_voxels_in_file(path) if is_nifti(path) else _bad_voxels(sitk.GetArrayViewFromImage(image))
-    except _DAMAGED_GZIP as error:
-        return None, [f"{path}: damaged gzip file ({error}); copy or download it again"]
-    if bad:
-        return image, [f"{path}: {bad} voxel(s) are NaN or infinite; repair or remove this scan"]
-    return image, []
+        header = _nifti_header(path) if is_nifti(path) else read_text_header(path)
+    except _DAMAGED_GZIP:
+        raise InputError(f"{path}: truncated or damaged gzip file; copy or download it again") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); ask for its permissions, or copy it") from None
+    if header.data_bytes > _memory_bytes():
+        raise InputError(f"{path}: too large for this machine's memory ({header.data_bytes:,} bytes of voxels)")
+    return header
 
 
 def doubts(path: Path) -> list[str]:
     """Say what is doubtful about a file that can be read: what its header leaves open, and programs read differently.
 
-    Only the header is read. One that cannot be used has no doubts: reading the file says what is wrong.
+    A file that cannot be used has no doubts: reading it says what is wrong.
 
     Returns:
         Sentences; each names the file.
     """
-    if not is_nifti(path) or not path.is_file():
-        return []
     try:
-        with open_nifti(path) as stream:
-            header = parse_nifti(stream.read(HEADER_BYTES), str(path))
+        header = read_header(path)
+        found = list(header.doubts)
+        more = _surplus(path, header) if isinstance(header, NiftiHeader) else 0
     except (InputError, OSError, *_DAMAGED_GZIP):
         return []
-    return [f"{path}: {text}" for text in header.doubts]
+    if more:
+        found.append(f"it holds {more:,} bytes more than its header describes, which are not read")
+    return [f"{path}: {text}" for text in found]
 
 
 def say_doubts(paths: Iterable[Path]) -> None:
@@ -124,134 +143,138 @@ def to_array(image: sitk.Image) -> NDArray[np.generic]:
     return array
 
 
-def _itk(path: Path, read: Callable[[str], Any]) -> Any:
-    """Call an ITK reader; its error becomes one sentence."""
-    try:
-        return read(str(path))
-    except RuntimeError as error:
-        text = str(error)
-        if "orthonormal" in text:
-            reason = (
-                "its orientation matrix is sheared (direction cosines not orthonormal);"
-                " correct its header, or resample it with a tool that accepts shears"
-            )
-        elif "Unable to determine ImageIO reader" in text:
-            reason = (
-                "damaged, or not a kind of file that can be read; copy or download it again, or export it as .nii.gz"
-            )
-        else:
-            detail = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "unknown reason")
-            reason = f"cannot be read ({detail}); replace it by an intact copy"
-        raise InputError(f"{path}: {reason}") from None
-
-
 def open_nifti(path: Path) -> IO[bytes]:
     """Open a NIfTI file, packed or not, for reading its bytes."""
     # Not gzip.open: its result is of another type, and a plain file would need a branch at every call.
-    return gzip.GzipFile(path, "rb") if path.name.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    return gzip.GzipFile(path, "rb") if _packed(path) else open(path, "rb")  # type: ignore[return-value]
+
+
+def _packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
 
 def _file_problem(path: Path) -> str | None:
-    """What is wrong with the file itself, before its voxels are read; None if nothing."""
-    if not path.exists():
-        return f"{path}: file not found"
-    if not path.is_file():
-        return f"{path}: not a file"
-    if path.stat().st_size == 0:
-        return f"{path}: the file is empty; copy or download it again"
-    if not is_nifti(path):
-        return None
-    packed = path.name.endswith(".gz")
-    with open(path, "rb") as stream:
-        magic = stream.read(2)
-    if packed and magic != b"\x1f\x8b":
+    """What is wrong with the file itself, before its header is read; None if nothing."""
+    try:
+        if not path.exists():
+            return f"{shown(path)}: file not found"
+        if not path.is_file():
+            return f"{shown(path)}: not a file"
+        if path.stat().st_size == 0:
+            return f"{path}: the file is empty; copy or download it again"
+        with open(path, "rb") as stream:
+            magic = stream.read(2)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name is impossible"
+        return f"{shown(path)}: cannot be read ({reason}); ask for its permissions, or copy it"
+    if is_nifti(path) and _packed(path) and magic != b"\x1f\x8b":
         return f"{path}: not a gzip file although its name ends in .gz; compress it, or rename it to .nii"
-    if not packed and magic == b"\x1f\x8b":
+    if is_nifti(path) and not _packed(path) and magic == b"\x1f\x8b":
         return f"{path}: a gzip file although its name ends in .nii; rename it to .nii.gz"
-    try:
-        header = _header(path)
-    except _DAMAGED_GZIP:
-        return f"{path}: truncated or damaged gzip file; copy or download it again"
-    if header is None:
-        return f"{path}: not a NIfTI file (no valid header); export the scan as NIfTI"
-    if isinstance(header, Nifti2Header):
-        return f"{path}: a NIfTI-2 file, which cannot be read here; save it as NIfTI-1 (the usual .nii.gz)"
-    shape, end = _shape(header), _end(header)
-    if len(shape) != 3:
-        size = " x ".join(map(str, shape))
-        return f"{path}: a {len(shape)}D file ({size}); duomod needs 3D volumes: give one 3D scan per file"
-    if not (_gzip_holds(path, end) if packed else path.stat().st_size >= end):
-        return f"{path}: the file is truncated (it should hold {end:,} bytes of data); copy or download it again"
     return None
 
 
-def _header(path: Path) -> Nifti1Header | None:
-    """Read a NIfTI header (a NIfTI-2 one is a kind of it); None if the file has none."""
+def _nifti_header(path: Path) -> NiftiHeader:
+    """Read a NIfTI file's header, and make sure that the file can hold what it announces."""
     with open_nifti(path) as stream:
-        data = stream.read(Nifti2Header.sizeof_hdr)
-    for kind, order in itertools.product((Nifti1Header, Nifti2Header), "<>"):
-        if len(data) < kind.sizeof_hdr:
-            continue
-        header: Nifti1Header = kind(data[: kind.sizeof_hdr], order, check=False)
-        if header["sizeof_hdr"] != kind.sizeof_hdr:
-            continue
-        axes = int(header["dim"][0])
-        if 1 <= axes <= 7 and (header["dim"][1 : axes + 1] >= 1).all():
-            return header
-    return None
+        header = parse_nifti(stream.read(HEADER_BYTES), str(path))
+    most = path.stat().st_size * (MOST_PACKED if _packed(path) else 1)
+    if header.end > most:
+        raise InputError(_truncated(path, header))
+    return header
 
 
-def _shape(header: Nifti1Header) -> tuple[int, ...]:
-    return tuple(header["dim"][1 : header["dim"][0] + 1].tolist())
+def _truncated(path: Path, header: NiftiHeader) -> str:
+    return f"{path}: the file is truncated (it should hold {header.end:,} bytes of data); copy or download it again"
 
 
-def _end(header: Nifti1Header) -> int:
-    """Where the voxels end in the (unpacked) file."""
-    return int(header["vox_offset"]) + math.prod(_shape(header)) * int(header["bitpix"]) // 8
-
-
-def _gzip_holds(path: Path, expected: int) -> bool:
-    """Whether a gzip file decompresses, without error, to at least ``expected`` bytes."""
-    with open(path, "rb") as raw:
-        raw.seek(-4, 2)
-        # The trailer holds the length. It agrees for almost every whole file and hardly any truncated one, which saves
-        # decompressing twice.
-        if struct.unpack("<I", raw.read(4))[0] == expected % 2**32:
-            return True
-    total = 0
+def _memory_bytes() -> int:
+    """This machine's memory; where the system does not say, as much as an address can reach."""
     try:
-        with open_nifti(path) as stream:
-            while chunk := stream.read(_CHUNK):
-                total += len(chunk)
-    except _DAMAGED_GZIP:
-        return False
-    return total >= expected
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 48
 
 
-def _bad_voxels(values: NDArray[np.generic]) -> int:
-    """Number of NaN and infinite values."""
-    return int(np.count_nonzero(~np.isfinite(values))) if values.dtype.kind == "f" else 0
-
-
-def _bad_voxels_in_file(path: Path) -> int:
-    """Number of NaN and infinite voxels as stored. A gzip file is read to its end, where its checksum is.
+def _nifti_values(path: Path, header: NiftiHeader) -> _Values:
+    """The voxels (D, H, W) of a NIfTI file, scaled; a gzip file is read to its end, where its checksum is.
 
     Raises:
-        BadGzipFile, EOFError, zlib.error: damaged.
+        InputError: truncated, damaged, or with far more in it than its header describes.
     """
-    header = _header(path)
-    assert header is not None
-    kind = header.get_data_dtype() if int(header["datatype"]) in _FLOAT_TYPES else None
-    if kind is None and not path.name.endswith(".gz"):
-        return 0
-    offset = int(header["vox_offset"])
-    bad = 0
+    stored = np.empty(header.data_bytes, dtype=np.uint8)
+    at = 0
+    try:
+        with open_nifti(path) as stream:
+            stream.seek(header.offset)
+            while chunk := stream.read(min(_CHUNK, header.data_bytes - at)):
+                stored[at : at + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+                at += len(chunk)
+            if at < header.data_bytes:
+                raise InputError(_truncated(path, header))
+            more = _rest(stream, header.data_bytes)
+    except _DAMAGED_GZIP as error:
+        raise InputError(_gzip_problem(path, header, at, error)) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); copy it again") from None
+    if more >= header.data_bytes:
+        raise InputError(
+            f"{path}: holds more than one volume of the size in its header"
+            f" ({' x '.join(map(str, header.size))}); give one 3D scan per file, with a header that fits"
+        )
+    values: _Values = stored.view(header.dtype).reshape(header.size[::-1])
+    values = values.astype(header.dtype.newbyteorder("="), copy=False)
+    if header.scaling is None:
+        return values
+    slope, inter = header.scaling
+    scaled: _Values = np.empty(values.shape, dtype=np.float64 if values.dtype == np.float64 else np.float32)
+    # Slice by slice: in float64 a whole CT would take four times the memory of the scan.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for plane, result in zip(values, scaled, strict=True):
+            result[...] = plane.astype(np.float64) * slope + inter
+    return scaled
+
+
+def _gzip_problem(path: Path, header: NiftiHeader, at: int, error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return _truncated(path, header)
+    if at < header.data_bytes:
+        return f"{path}: truncated or damaged gzip file; copy or download it again"
+    if "Not a gzipped file" in str(error):
+        return f"{path}: other bytes follow its gzip stream; unpack it and pack it again, or copy it again"
+    return f"{path}: damaged gzip file ({error}); copy or download it again"
+
+
+def _rest(stream: IO[bytes], most: int) -> int:
+    """Read on to the end of a stream, but not much farther than ``most`` bytes; return how many there were."""
+    found = 0
+    while found < most and (chunk := stream.read(_CHUNK)):
+        found += len(chunk)
+    return found
+
+
+def _surplus(path: Path, header: NiftiHeader) -> int:
+    """Bytes behind the voxels; of a gzip file at most about as many as the voxels have."""
+    if not _packed(path):
+        return path.stat().st_size - header.end
+    with open(path, "rb") as raw:
+        raw.seek(-4, 2)
+        # The trailer holds the length, which agrees for almost every file: that saves unpacking it.
+        if struct.unpack("<I", raw.read(4))[0] == header.end % 2**32:
+            return 0
     with open_nifti(path) as stream:
-        stream.read(offset)
-        left = _end(header) - offset
-        while chunk := stream.read(_CHUNK):
-            if kind is not None and left > 0:
-                # A short last piece ends where the voxels end; a read may stop within a voxel only there.
-                bad += _bad_voxels(np.frombuffer(chunk[:left], dtype=kind))
-            left -= len(chunk)
-    return bad
+        stream.seek(header.end)
+        return _rest(stream, header.data_bytes)
+
+
+def _itk_values(path: Path) -> _Values:
+    """The voxels (D, H, W) of a file whose header has been found sound.
+
+    Raises:
+        InputError: ITK cannot read it.
+    """
+    try:
+        return to_array(sitk.ReadImage(str(path)))
+    except RuntimeError as error:
+        detail = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unknown reason")
+        raise InputError(f"{path}: cannot be read ({detail}); replace it by an intact copy") from None

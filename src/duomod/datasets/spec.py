@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path, PureWindowsPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from duomod.bounds import Spacing, Voxels
 from duomod.datasets.case_names import CaseId, case_id, shown
 from duomod.errors import InputError, nearest_name, unknown_name
-from duomod.settings import checked
+from duomod.settings import Settings, checked
 from duomod.workspace import parse_yaml, read_yaml
 
 Modality = Literal["CT", "MR"]
 Role = Literal["Tr", "Va", "Ts", "Un"]
 
 
-class Folders(BaseModel):
+class Folders(Settings):
     """Raw folders, relative to the data set's root. A folder that does not exist is skipped, except the first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_images: str = "imagesTr"
     train_labels: str = "labelsTr"
@@ -42,16 +42,24 @@ class Folders(BaseModel):
         return folder
 
 
-class ModalityRule(BaseModel):
+class ModalityRule(Settings):
     """Cases whose id ends in a number of at least ``id_from`` have this modality (AMOS: 500 and above are MR)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id_from: int
+    id_from: int = Field(ge=0, le=10**18)
     modality: Modality
 
 
-class SplitRule(BaseModel):
+def _share_or_count(number: float) -> float:
+    if number > 1 and not number.is_integer():
+        raise ValueError(f"{number:g} is neither a share (below 1) nor a whole number of cases")
+    return number
+
+
+#: Of the labelled training cases: a share below 1, or how many.
+HeldOut = Annotated[float, Field(ge=0, le=10**6), AfterValidator(_share_or_count)]
+
+
+class SplitRule(Settings):
     """Where the evaluation (validation) and test cases come from when no list says so.
 
     ``"Va"`` or ``"Ts"``: all labelled cases of that folder. A number: that share (< 1) or count (>= 1) of the labelled
@@ -60,47 +68,55 @@ class SplitRule(BaseModel):
     first by name (``sorted``: the published left-atrium protocol).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    eval: Literal["Va", "Ts"] | float = 0.1
-    test: Literal["Va", "Ts"] | float = "Va"
+    eval: Literal["Va", "Ts"] | HeldOut = 0.1
+    test: Literal["Va", "Ts"] | HeldOut = "Va"
     same_person: tuple[tuple[CaseId, ...], ...] = ()
     order: Literal["seeded", "sorted"] = "seeded"
 
 
-class DatasetSpec(BaseModel):
-    """Everything duomod must be told about a data set. Lengths in mm, in x, y, z; patch in voxels, in z, y, x."""
+#: A value of a raw label map.
+RawLabel = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+#: HU.
+Intensity = Annotated[float, Field(ge=-1e6, le=1e6)]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class DatasetSpec(Settings):
+    """Everything duomod must be told about a data set. Lengths in mm, in x, y, z; patch in voxels, in z, y, x."""
 
     name: str
     title: str = ""
-    classes: tuple[str, ...] = Field(min_length=2, description="class names in label order, background first")
+    classes: tuple[str, ...] = Field(
+        min_length=2, max_length=256, description="class names in label order (uint8), background first"
+    )
     tail_classes: tuple[str, ...] = ()
     sided_pairs: tuple[tuple[str, str], ...] = ()
     folders: Folders = Folders()
     image_suffix: str = Field("", description="stripped from image file names to get the case id, e.g. _0000")
-    label_merges: dict[int, int] = Field(default_factory=dict, description="raw label value -> class index")
+    label_merges: dict[RawLabel, int] = Field(default_factory=dict, description="raw label value -> class index")
     modality: Modality = "CT"
     modality_rules: tuple[ModalityRule, ...] = ()
-    spacing: tuple[float, float, float] = Field((1.5, 1.5, 2.0), description="mm, x y z")
-    window: tuple[float, float] = Field((-125.0, 275.0), description="HU mapped to [0, 1]; CT only")
-    patch: tuple[int, int, int] = Field((64, 128, 128), description="voxels, z y x")
+    spacing: tuple[Spacing, Spacing, Spacing] = Field((1.5, 1.5, 2.0), description="mm, x y z")
+    window: tuple[Intensity, Intensity] = Field((-125.0, 275.0), description="HU mapped to [0, 1]; CT only")
+    patch: tuple[Voxels, Voxels, Voxels] = Field((64, 128, 128), description="voxels, z y x")
     split: SplitRule = SplitRule()
 
     @model_validator(mode="after")
     def _names_are_consistent(self) -> DatasetSpec:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: a name appears twice")
+        if not all(name.strip() for name in (self.name, *self.classes)):
+            raise ValueError("name, classes: a name is empty")
         named = [("tail_classes", name) for name in self.tail_classes]
         named += [("sided_pairs", name) for pair in self.sided_pairs for name in pair]
         for field, name in named:
             if name not in self.classes:
                 raise ValueError(f"{field}: '{name}' is not among the classes.{nearest_name(name, self.classes)}")
+            if name == self.classes[0]:
+                raise ValueError(f"{field}: '{name}' is the background, no organ; remove it")
         if any(target >= len(self.classes) or target < 0 for target in self.label_merges.values()):
             raise ValueError(f"label_merges: targets must be below {len(self.classes)}, the number of classes")
-        if min(self.spacing) <= 0 or min(self.patch) < 1 or self.window[0] >= self.window[1]:
-            raise ValueError("spacing and patch must be positive, and window must be (low, high)")
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window: {self.window[0]:g} is not below {self.window[1]:g}; write it as [low, high]")
         return self
 
     @property
@@ -166,7 +182,7 @@ def load_spec(name_or_path: str) -> DatasetSpec:
     if (shipped := _builtin().get(name)) is not None:
         data = parse_yaml(shipped.read_text(encoding="utf-8"), name)
     elif Path(name_or_path).suffix in (".yaml", ".yml"):
-        data = read_yaml(Path(name_or_path))
+        data = read_yaml(Path(os.path.expanduser(name_or_path)))
     else:
         raise InputError(f"{unknown_name('data set', name_or_path, builtin_names())}; or give the path of a YAML file")
     if not isinstance(data, dict):

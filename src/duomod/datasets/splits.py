@@ -5,30 +5,22 @@ Labelled parts are beginnings of one order (see ``division``), which makes them 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from duomod.console import say
-from duomod.datasets.case_names import case_id, check_case_id
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
-from duomod.datasets.folder import listed
 from duomod.datasets.spec import DatasetSpec
+from duomod.datasets.split_lists import EVAL_NAMES, as_text, lists_in
+from duomod.datasets.split_lists import Lists as _Lists
+from duomod.datasets.split_lists import read_list as read_list
 from duomod.errors import InputError, nearest_name
-from duomod.workspace import read_json, write_json, write_text
 
 #: Shares of the training cases, in per cent, for which lists are always made.
 RATIOS = (2.0, 5.0, 10.0, 20.0)
-
-#: In ``splits/``: which lists were made or copied by duomod, from what seed, and the order of the labelled cases.
-RECORD = "made.json"
-
-#: Other names under which the evaluation list is found; the user's own comes before ours.
-_EVAL_NAMES = ("eval", "valid", "val")
 
 
 class CaseStore(Protocol):
@@ -53,35 +45,6 @@ class Split:
     test: tuple[str, ...]
 
 
-def read_list(path: Path) -> tuple[str, ...]:
-    """Read case ids, one a line. Blank lines, surrounding blanks and an ending such as ``.nii.gz`` are dropped.
-
-    Raises:
-        InputError: unreadable, an id occurs twice, or one cannot be an id (a path, control characters).
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of case ids ({error})") from None
-    ids: list[str] = []
-    for line in lines:
-        name = case_id(line.strip())
-        if name:
-            ids.append(name)
-    problems = []
-    twice = sorted(name for name, count in Counter(ids).items() if count > 1)
-    if twice:
-        problems.append(f"{path}: listed twice: {listed(twice)}")
-    for name in dict.fromkeys(ids):
-        try:
-            check_case_id(name)
-        except ValueError as error:
-            problems.append(f"{path}: {error}")
-    if problems:
-        raise InputError(problems)
-    return tuple(ids)
-
-
 def overlaps(parts: Mapping[str, Sequence[str]]) -> list[str]:
     """Say which cases are in more than one part, one sentence for each pair of parts."""
     found = []
@@ -96,7 +59,7 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
     """What is wrong with the lists in a raw data set's ``splits`` folder: unknown cases, overlaps."""
     problems: list[str] = []
     lists: dict[str, tuple[str, ...]] = {}
-    for path in _texts(folder):
+    for path in lists_in(folder):
         try:
             lists[path.stem] = read_list(path)
         except InputError as error:
@@ -105,7 +68,7 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
         unknown = sorted(set(lists[path.stem]) - set(known))
         if unknown:
             problems.append(f"{path}: no such case: {', '.join(unknown)}.{nearest_name(unknown[0], known)}")
-    held_out = {name: ids for name, ids in lists.items() if name in (*_EVAL_NAMES, "test")}
+    held_out = {name: ids for name, ids in lists.items() if name in (*EVAL_NAMES, "test")}
     found: dict[str, None] = dict.fromkeys(overlaps(held_out))
     for name in [name for name in lists if name.startswith("labeled_")]:
         parts = {key: lists[key] for key in (name, f"un{name}") if key in lists}
@@ -113,72 +76,35 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
     return problems + [f"{folder}: {text}" for text in found]
 
 
-@dataclass
-class _Lists:
-    """The lists of one data set, and which of them are ours."""
-
-    folder: Path
-    seed: int | None = None
-    order: tuple[str, ...] = ()
-    made: dict[str, str] = field(default_factory=dict)
-    copied: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, store: CaseStore) -> _Lists:
-        folder = store.folder / "splits"
-        path = folder / RECORD
-        if not path.is_file():
-            return cls(folder)
-        data = read_json(path)
-        try:
-            return cls(folder, data["seed"], tuple(data["order"]), dict(data["made"]), dict(data["copied"]))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}: damaged; delete it and run duomod preprocess again") from None
-
-    def path(self, name: str) -> Path:
-        return self.folder / f"{name}.txt"
-
-    def find(self, name: str) -> str | None:
-        """The name under which a list exists (the user's before ours), None if it does not."""
-        names = [n for n in (_EVAL_NAMES if name == "eval" else (name,)) if self.path(n).is_file()]
-        return min(names, key=self.is_made, default=None)
-
-    def is_made(self, name: str) -> bool:
-        """Whether a list exists just as we made it; then it may be made again."""
-        return self.path(name).is_file() and self.made.get(name) == _digest(self.path(name))
-
-    def users(self, *names: str) -> dict[str, tuple[str, ...]]:
-        """Those of the named lists that exist and are not of our making."""
-        found = {name: self.find(name) for name in names}
-        return {name: read_list(self.path(there)) for name, there in found.items() if there and not self.is_made(there)}
-
-    def make(self, name: str, ids: Sequence[str]) -> None:
-        """Write a list of ours."""
-        write_text(self.path(name), _text(ids))
-        self.made[name] = _digest(self.path(name))
-
-    def write(self) -> None:
-        record = {"seed": self.seed, "order": list(self.order), "made": self.made, "copied": self.copied}
-        write_json(self.folder / RECORD, record)
+def kept_list_problems(store_folder: Path) -> list[str]:
+    """What is wrong with the lists in a store that are not of our making, and so will be used."""
+    try:
+        lists = _Lists.of(store_folder)
+    except InputError as error:
+        return list(error.problems)
+    problems: list[str] = []
+    for path in lists_in(lists.folder):
+        if not (lists.is_made(path.stem) or lists.is_copied(path.stem)):
+            try:
+                read_list(path)
+            except InputError as error:
+                problems += error.problems
+    return problems
 
 
 def copy_lists(source: Path, store: CaseStore) -> None:
     """Copy the lists of a raw data set's ``splits`` folder. One that the user changed in the store is kept."""
-    lists = _Lists.of(store)
-    paths = _texts(source)
-    for path in paths:
-        name = "eval" if path.stem in _EVAL_NAMES else path.stem
-        target, text = lists.path(name), _text(read_list(path))
-        ours = lists.is_made(name) or (target.is_file() and lists.copied.get(name) == _digest(target))
-        if target.is_file() and not ours:
-            if target.read_text(encoding="utf-8") != text:
-                say(f"{target}: was changed by hand and is kept; {path} is not used")
-            continue
-        write_text(target, text)
-        lists.made.pop(name, None)
-        lists.copied[name] = _digest(target)
-    if paths:
-        lists.write()
+    lists = _Lists.of(store.folder)
+    texts: dict[str, str] = {}
+    for path in lists_in(source):
+        name = "eval" if path.stem in EVAL_NAMES else path.stem
+        target, text = lists.path(name), as_text(read_list(path))
+        if not target.is_file() or lists.is_made(name) or lists.is_copied(name):
+            texts[name] = text
+        elif target.read_text(encoding="utf-8") != text:
+            say(f"{target}: was changed by hand and is kept; {path} is not used")
+    if texts:
+        lists.copy(texts)
 
 
 def make_splits(store: CaseStore, seed: int) -> None:
@@ -187,8 +113,8 @@ def make_splits(store: CaseStore, seed: int) -> None:
     Lists that the user made, and those copied from the raw data set, are respected and never overwritten. What could
     not be done as the description says is said in a line.
     """
-    lists = _Lists.of(store)
-    present = [path.stem for path in _texts(lists.folder)]
+    lists = _Lists.of(store.folder)
+    present = [path.stem for path in lists_in(lists.folder)]
     fixed = lists.users("train", "eval", "test")
     keep = {case for name in present if "labeled_" in name for ids in lists.users(name).values() for case in ids}
     parts = divide(
@@ -206,24 +132,19 @@ def make_splits(store: CaseStore, seed: int) -> None:
     for ratio in RATIOS:
         wanted |= _pair(f"labeled_{ratio:g}p", _share(store, parts, ratio), parts)
     wanted |= _pair("labeled_all", parts.order, parts)
-    for name in present:
-        # Lists made earlier, perhaps of another order, would not be nested with the new ones.
-        if lists.is_made(name):
-            lists.path(name).unlink()
-    lists.made = {}
-    for name, ids in wanted.items():
-        users_choice = name.startswith("unlabeled_") and lists.path(name.removeprefix("un")).is_file()
-        users_choice = users_choice and not lists.is_made(name.removeprefix("un"))
+
+    def users_choice(name: str) -> bool:
         # Beside a labelled list of the user's, the unlabelled cases are simply the others.
-        if lists.find(name) is None and not users_choice:
-            lists.make(name, ids)
-    lists.seed, lists.order = seed, parts.order
-    lists.write()
+        beside = name.startswith("unlabeled_") and lists.has_users(name.removeprefix("un"))
+        return lists.has_users(name) or beside
+
+    ours = {name: as_text(ids) for name, ids in wanted.items() if not users_choice(name)}
+    lists.replace(ours, seed, parts.order)
 
 
 def part_sizes(store: CaseStore) -> dict[str, int]:
     """Number of training, evaluation and test cases that the lists name."""
-    lists = _Lists.of(store)
+    lists = _Lists.of(store.folder)
     found = {name: lists.find(name) for name in ("train", "eval", "test")}
     return {name: len(read_list(lists.path(at))) if at else 0 for name, at in found.items()}
 
@@ -254,7 +175,7 @@ def resolve_split(
     chosen = [flag for flag, value in given.items() if value is not None]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)}: give only one of them")
-    lists = _Lists.of(store)
+    lists = _Lists.of(store.folder)
     parts = _existing_parts(store, lists, seed)
     made: tuple[str, ...] | None = None
     wanted = 0
@@ -277,12 +198,8 @@ def resolve_split(
         say(f"split {name}: {wanted} labelled cases asked for, {len(made)} can be used of {len(parts.order)} there are")
     if made is not None and lists.find(name) is None:
         try:
-            for key, ids in _pair(name, made, parts).items():
-                if lists.find(key) is None:
-                    lists.make(key, ids)
-            if lists.seed is None:
-                lists.seed, lists.order = seed, parts.order
-            lists.write()
+            pair = {key: as_text(ids) for key, ids in _pair(name, made, parts).items()}
+            lists.add(pair, seed, parts.order)
         except OSError:
             say(f"{lists.folder}: not writable, so the list {name} is not kept there")
     return _read_split(store, lists, name, made, parts)
@@ -315,7 +232,7 @@ def _read_split(store: CaseStore, lists: _Lists, name: str, made: tuple[str, ...
     elif made is not None:
         labelled = made
     else:
-        available = [path.stem for path in _texts(lists.folder)]
+        available = [path.stem for path in lists_in(lists.folder)]
         raise InputError(
             f"{lists.path(name)}: there is no split '{name}'.{nearest_name(name, available)}"
             f" Available: {', '.join(available) or 'none'}; or use --labeled_ratio or --labeled_count"
@@ -364,16 +281,3 @@ def _pair(name: str, labelled: Sequence[str], parts: Parts) -> dict[str, Sequenc
     chosen = set(labelled)
     rest = tuple(case for case in parts.train if case not in chosen)
     return {name: sorted(labelled), f"un{name}": rest}
-
-
-def _texts(folder: Path) -> list[Path]:
-    """Lists in a folder by name; hidden files may be half written."""
-    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
-
-
-def _text(ids: Sequence[str]) -> str:
-    return "".join(f"{case_id}\n" for case_id in ids)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from duomod.bounds import Count, Seed
 from duomod.flags import WORKERS, Dataset, Flag, NumClasses, Workers
 from duomod.settings import Settings
 
@@ -98,7 +99,7 @@ class AggregateOptions(Settings):
     """What an experiment's file says about averaging over seeds."""
 
     seed_pattern: str = Field(SEEDS, description="Which of a method's folders are seeds.")
-    min_seeds: int = Field(2, ge=1, description="How many seeds are needed.")
+    min_seeds: Count = Field(2, description="How many seeds are needed.")
     dataset: Dataset = None
     ddof: int = Field(1, ge=0, le=1, description="1: sample standard deviation; 0: population.")
     group_table: Path | None = Field(None, description="Table of cases (scanner, modality, ...) to group by.")
@@ -122,8 +123,8 @@ class Significance(Settings):
     """How sure a difference must be."""
 
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of significance.")
-    resamples: int = Field(10_000, ge=100, description="Bootstrap samples.")
-    seed: int = Field(0, ge=0, description="Seed of bootstrap and permutations.")
+    resamples: int = Field(10_000, ge=100, le=10**7, description="Bootstrap samples.")
+    seed: Seed = Field(0, description="Seed of bootstrap and permutations.")
 
 
 class CompareOptions(Significance):

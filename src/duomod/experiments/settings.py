@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from duomod.bounds import AtOnce, Count, Seed
 from duomod.config import TrainChanges, TrainConfig
 from duomod.errors import InputError
 from duomod.evaluation.settings import (
@@ -64,9 +65,9 @@ class DemoSettings(Settings):
     output: Path = Field(Path("demo"), description="Where everything goes.")
     gpu: Gpu = ""
     #: Nine epochs of the compact preset's 50 steps are what fits into eight minutes on two cores.
-    max_epochs: int = Field(9, ge=1, description="Shorter or longer training.")
-    steps_per_epoch: int = Field(50, ge=1, description="Steps of an epoch.")
-    cases: int = Field(24, ge=8, description="Scans of the phantom; a quarter of them to test on.")
+    max_epochs: Count = Field(9, description="Shorter or longer training.")
+    steps_per_epoch: Count = Field(50, description="Steps of an epoch.")
+    cases: int = Field(24, ge=8, le=100_000, description="Scans of the phantom; a quarter of them to test on.")
 
 
 class Stages(Settings):
@@ -125,13 +126,13 @@ class PipelineConfig(Settings):
     """An experiment. Paths are relative to the working directory, as in the original shell script."""
 
     methods: tuple[MethodEntry, ...] = Field(min_length=1, description="What is run.")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Every method is trained once with each.")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="Every method is trained once with each.")
     gt_path: Path = Field(description="True label maps.")
     num_classes: NumClasses = None
     gpu: Gpu = FIRST_GPU
     stages: Stages = Stages()
-    jobs: int = Field(
-        1, ge=1, description="Steps (trainings, predictions ...) at the same time, each with its share of the cores."
+    jobs: AtOnce = Field(
+        1, description="Steps (trainings, predictions ...) at the same time, each with its share of the cores."
     )
     executor: Annotated[dict[str, Any], BeforeValidator(_named)] = Field(
         {"name": "local"},
@@ -194,6 +195,10 @@ class PipelineConfig(Settings):
         problems += [
             f"log_root {root} is listed twice; give every variant of a method a folder of its own"
             for root in sorted({root for root in roots if roots.count(root) > 1})
+        ]
+        problems += [
+            f"seed {seed} is listed twice; every seed has one folder"
+            for seed in sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
         ]
         if problems:
             raise ValueError("\n".join(problems))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from duomod.bounds import Many, Voxels
 from duomod.config import Precision
 from duomod.datasets.spec import Modality
 from duomod.flags import FIRST_GPU, Dataset, Flag, Gpu, NumClasses
@@ -20,9 +21,9 @@ class WindowSettings(Settings):
 
     overlap: float = Field(0.5, ge=0, lt=1, description="Overlap of neighbouring windows.")
     blending: Blending = Field("gaussian", description="Window weights.")
-    batch_size: int = Field(1, ge=1, description="Windows per forward pass.")
+    batch_size: Many = Field(1, description="Windows per forward pass.")
     precision: Precision = Field("auto", description="Number format; auto: the fastest that the device has.")
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+    patch: tuple[Voxels, Voxels, Voxels] | None = Field(
         None, description="Window in voxels as z,y,x; default: the checkpoint's."
     )
 

@@ -19,14 +19,15 @@ from duomod.datasets.index import read_index
 from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.scan import say_doubts
 from duomod.datasets.spec import DatasetSpec
-from duomod.datasets.splits import copy_lists, make_splits, part_sizes, raw_list_problems
+from duomod.datasets.splits import copy_lists, kept_list_problems, make_splits, part_sizes, raw_list_problems
 from duomod.errors import InputError
+from duomod.locks import locked
 from duomod.preprocessing.case import CaseJob, Refused, check_case, finished_record, marker_file, preprocess_case
 from duomod.preprocessing.intensity_check import Finding, of_set
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
 from duomod.workers import Task, run_tasks
-from duomod.workspace import write_json, write_manifest
+from duomod.workspace import sweep_parts, write_json, write_manifest
 
 
 def run_preprocess(config: PreprocessSettings) -> Path:
@@ -38,25 +39,39 @@ def run_preprocess(config: PreprocessSettings) -> Path:
         ``config.output_path``.
 
     Raises:
-        InputError: lists all problems of the raw data set; the output folder is then as it was before.
+        InputError: lists all problems of the raw data set; the output folder is then as it was before. Or another
+            process is at work in it.
         OSError: the disk is full, or the output folder cannot be written.
         DuomodError: a worker process died.
     """
-    data_path, output_path = config.data_path, config.output_path
-    spec = resolve_spec(data_path, config.dataset, config.num_classes)
+    spec = resolve_spec(config.data_path, config.dataset, config.num_classes)
     if config.spacing is not None:
         spec = spec.model_copy(update={"spacing": config.spacing})
-    _check_output(data_path, output_path, spec)
+    output_path = config.output_path
+    _check_output(config.data_path, output_path, spec)
+    created = [folder for folder in (output_path, *output_path.parents) if not folder.exists()]
+    try:
+        with locked(output_path, "a preprocess"):
+            _preprocess(config, spec)
+    finally:
+        for folder in created:
+            with contextlib.suppress(OSError):  # not empty: the result is in it
+                folder.rmdir()
+    return output_path
+
+
+def _preprocess(config: PreprocessSettings, spec: DatasetSpec) -> None:
+    data_path, output_path = config.data_path, config.output_path
     cases, problems = list_cases(data_path, spec)
     problems += raw_list_problems(data_path / "splits", [case.case_id for case in cases])
+    problems += kept_list_problems(output_path)
     jobs = [
         CaseJob(case, spec, case.image.relative_to(data_path).as_posix(), config.accept_intensities) for case in cases
     ]
     _say_counts(cases, spec)
     say_doubts(path for case in cases for path in (case.image, case.label) if path is not None)
     staging = output_path / STAGING
-    created = [folder for folder in (output_path, *output_path.parents) if not folder.exists()]
-    _remove_parts(output_path)
+    sweep_parts(output_path, output_path / "splits", *staging.glob("*"))
     done = {job.case.case_id: record for job in jobs if (record := finished_record(job, output_path)) is not None}
     todo = [job for job in jobs if job.case.case_id not in done]
     if done:
@@ -66,7 +81,7 @@ def run_preprocess(config: PreprocessSettings) -> Path:
     fresh, found = _run(todo, staging, config.workers, check_only=bool(problems))
     problems += found
     if problems:
-        _undo([job for job in todo if job.case.case_id in fresh], staging, created)
+        _undo([job for job in todo if job.case.case_id in fresh], staging)
         raise InputError(problems)
     records = done | fresh
     ordered = {job.case.case_id: records[job.case.case_id] for job in jobs}
@@ -86,14 +101,16 @@ def run_preprocess(config: PreprocessSettings) -> Path:
     )
     _say_doubts(store)
     _say_result(store)
-    return output_path
 
 
 def _check_output(data_path: Path, output_path: Path, spec: DatasetSpec) -> None:
     if output_path.exists() and not output_path.is_dir():
         raise InputError(f"{output_path}: is a file; give a folder for the result")
-    if output_path.resolve() == data_path.resolve():
+    raw, result = Path(os.path.realpath(data_path)), Path(os.path.realpath(output_path))
+    if raw == result or (output_path.exists() and output_path.samefile(data_path)):
         raise InputError(f"{output_path}: the raw data set itself; give another folder for the result")
+    if raw in result.parents:
+        raise InputError(f"{output_path}: lies in the raw data set {data_path}; give a folder outside of it")
     path = output_path / "dataset.json"
     if path.is_file():
         index = read_index(path)
@@ -147,20 +164,13 @@ def _size(case: RawCase) -> int:
         return 0
 
 
-def _remove_parts(folder: Path) -> None:
-    """Remove what a killed run had begun to write."""
-    for base, pattern in ((folder, ".part-*"), (folder / "splits", ".part-*"), (folder / STAGING, "**/.part-*")):
-        for path in base.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-def _undo(jobs: Sequence[CaseJob], staging: Path, created: Sequence[Path]) -> None:
-    """Remove the results of this run, and folders that it made. What an earlier, killed run had finished stays."""
+def _undo(jobs: Sequence[CaseJob], staging: Path) -> None:
+    """Remove the results of this run. What an earlier, killed run had finished stays."""
     for job in jobs:
         for path in (marker_file(staging, job.case.case_id), *job.files(staging).values()):
             path.unlink(missing_ok=True)
     inner = sorted((path for path in staging.rglob("*") if path.is_dir()), reverse=True)
-    for folder in (*inner, staging, *created):
+    for folder in (*inner, staging):
         with contextlib.suppress(OSError):  # not empty: something else is in it
             folder.rmdir()
 
@@ -168,13 +178,13 @@ def _undo(jobs: Sequence[CaseJob], staging: Path, created: Sequence[Path]) -> No
 def _commit(jobs: Sequence[CaseJob], folder: Path, staging: Path, records: Mapping[str, CaseRecord]) -> None:
     """Move finished cases to their place and remove cases that the raw data set no longer has.
 
-    A case's marker is removed first and comes back last. Each step can be repeated, so a kill does no harm.
+    A case's marker is removed first and comes back last. Each step can be repeated, so a kill does no harm; the index
+    goes first, so that nobody takes what is half done for a data set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     staged = [job for job in jobs if marker_file(staging, job.case.case_id).is_file()]
     gone = sorted(path for path in (folder / "cases").glob("*.json") if path.stem not in records)
-    if staged or gone:
-        (folder / "dataset.json").unlink(missing_ok=True)
+    (folder / "dataset.json").unlink(missing_ok=True)
     for job in staged:
         marker = marker_file(folder, job.case.case_id)
         _remove_case(folder, marker, but=set(job.files(folder).values()))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
+from duomod.bounds import Seed, Spacing
 from duomod.flags import WORKERS, Dataset, NumClasses, Workers
 from duomod.settings import Settings
 
@@ -18,8 +19,8 @@ class PreprocessOptions(Settings):
     output_path: Path = Field(description="Where the preprocessed data set goes.")
     dataset: Dataset = None
     workers: Workers = WORKERS
-    seed: int = Field(0, ge=0, description="Seed of the splits.")
-    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
+    seed: Seed = Field(0, description="Seed of the splits.")
+    spacing: tuple[Spacing, Spacing, Spacing] | None = Field(
         None, description="Voxel size in mm as x,y,z instead of the description's."
     )
     accept_intensities: bool = Field(False, description="Take scans whose voxels seem to be no HU (CT), or no MR.")

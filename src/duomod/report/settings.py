@@ -19,7 +19,7 @@ class ReportOptions(Settings):
     truth: Path | None = Field(None, description="True label maps; default: those of the evaluation.")
     dataset: Dataset = None
     baseline: str | None = Field(None, description="Compare with this method; default: supervised, else the first.")
-    worst: int = Field(5, ge=0, description="Worst cases pictured per method.")
+    worst: int = Field(5, ge=0, le=100_000, description="Worst cases pictured per method.")
     viewer: bool = Field(True, description="A 2D/3D viewer of every case.")
     all_seeds: bool = Field(False, description="The viewer shows all seeds, not only the first of each method.")
     title: str | None = Field(None, description="Of the page.")

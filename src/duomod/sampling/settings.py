@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from duomod.bounds import Many
 from duomod.errors import InputError
 from duomod.sampling.list_changes import changed_list
 from duomod.sampling.transforms.base import Transform
@@ -21,8 +22,8 @@ CountsFrom = Literal["volumes", "first_volumes", "crops"]
 class SamplingConfig(Settings):
     """Which crops are drawn. ``batch`` patches of each stream per step."""
 
-    batch: int = Field(2, ge=1, description="labelled patches per step")
-    batch_unlabeled: int | None = Field(None, ge=1, description="unlabelled patches per step; none: as labelled")
+    batch: Many = Field(2, description="labelled patches per step")
+    batch_unlabeled: Many | None = Field(None, description="unlabelled patches per step; none: as labelled")
     labelled: Literal["balanced", "foreground", "uniform"] = Field(
         "balanced",
         description="balanced: a class first, then a voxel of it; foreground: any organ voxel (by volume); uniform",
@@ -40,8 +41,10 @@ class SamplingConfig(Settings):
         "body", description="unlabelled crops: centred on the body, or anywhere"
     )
     labelled_replacement: bool = Field(False, description="draw labelled cases with replacement instead of in passes")
-    small_axis_margin: int = Field(0, ge=0, description="extra padding in voxels on axes shorter than the patch")
-    workers: int = Field(0, ge=0, description="loader processes; 0: in the training process")
+    small_axis_margin: int = Field(
+        0, ge=0, le=1024, description="extra padding in voxels on axes shorter than the patch"
+    )
+    workers: int = Field(0, ge=0, le=1024, description="loader processes; 0: in the training process")
 
 
 def _parsed(entry: object) -> Transform:

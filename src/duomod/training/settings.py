@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from duomod.bounds import Count, Seed
 from duomod.config import PresetName, TrainChanges, TrainConfig
 from duomod.flags import FIRST_GPU, Flag, Gpu, NumClasses
 from duomod.methods.settings import MethodConfig
@@ -24,9 +25,9 @@ class TrainOptions(Settings):
     labeled_ratio: float | None = Field(
         None, gt=0, le=100, description="Per cent of training cases that are labelled: 2, 5, 10, 20 ..."
     )
-    labeled_count: int | None = Field(None, ge=1, description="Number of labelled cases.")
+    labeled_count: Count | None = Field(None, description="Number of labelled cases.")
     split: str | None = Field(None, description="Split by name, e.g. labeled_5p.")
-    split_seed: int = Field(0, ge=0, description="Seed of a split that has to be made.")
+    split_seed: Seed = Field(0, description="Seed of a split that has to be made.")
     settings: Annotated[TrainChanges, Flag("--set")] = Field(
         {}, description="A training setting, e.g. --set optim.weight_decay=1e-4."
     )
@@ -42,7 +43,7 @@ class TrainSettings(TrainOptions):
 
     model: str = Field(description="Method: duomodnet, cps, supervised ... (duomod methods).")
     output_dir: Path = Field(description="Run folder.")
-    seed: int = Field(0, ge=0, description="Seed of weights, crops and augmentation.")
+    seed: Seed = Field(0, description="Seed of weights, crops and augmentation.")
     gpu: Gpu = FIRST_GPU
     num_classes: NumClasses = None
     method_settings: Annotated[dict[str, Any], Flag("--method_set")] = Field(

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from duomod.bounds import Seed
 from duomod.flags import WORKERS, Flag, Workers
 from duomod.settings import Settings
 
@@ -19,10 +20,10 @@ class PhantomSettings(Settings):
     command: ClassVar[str] = "phantom"
 
     out: Annotated[Path, Flag(positional=True)] = Field(description="Where the data set goes (AMOS layout).")
-    cases: int = Field(12, ge=1, description="Labelled cases in all.")
-    seed: int = Field(0, ge=0, description="Seed of the population.")
+    cases: int = Field(12, ge=1, le=100_000, description="Labelled cases in all.")
+    seed: Seed = Field(0, description="Seed of the population.")
     preset: Preset = Field("amos", description="amos (15 organs) or tiny.")
-    unlabeled: int = Field(0, ge=0, description="Further training scans without labels.")
+    unlabeled: int = Field(0, ge=0, le=100_000, description="Further training scans without labels.")
     workers: Workers = WORKERS
 
     @model_validator(mode="after")
