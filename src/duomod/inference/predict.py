@@ -37,6 +37,7 @@ from duomod.inference.sliding_window import predict_probabilities
 from duomod.plugins import file_sha256
 from duomod.preprocessing.geometry import labels_on_grid
 from duomod.preprocessing.intensity_check import Intensities
+from duomod.settings import checked
 from duomod.training.checkpoint import read_checkpoint
 from duomod.training.load import predictor_of
 from duomod.training.model_info import ModelInfo
@@ -163,7 +164,7 @@ class Job:
         write_labels(loaded.original.image_of(labels), target(output, case.case_id), case.scan)
 
 
-def run_predict(config: PredictSettings) -> Path:
+def run_predict(config: PredictSettings | None = None, /, **given: Any) -> Path:
     """Predict scans with a checkpoint and write ``<output_path>/<case>.nii.gz``, uint8, on exactly the scans' grids.
 
     Each scan is read and checked just before it is predicted. One that is broken stops nothing: the others are
@@ -176,6 +177,10 @@ def run_predict(config: PredictSettings) -> Path:
     published checkpoint what it was trained on; for others it names the scans' cases, while spacing, window and patch
     stay those of the training. ``save_probabilities`` writes float16 (C, D, H, W) and its grid.
 
+    Args:
+        config: The settings.
+        given: The same by name, instead.
+
     Returns:
         ``config.output_path``.
 
@@ -183,6 +188,7 @@ def run_predict(config: PredictSettings) -> Path:
         InputError: lists everything that is wrong with arguments, checkpoint or output; or no scan can be predicted.
         DuomodError: some scans could not be predicted.
     """
+    config = config or checked(PredictSettings, given, see="duomod settings predict")
     device = choose_device(config.gpu)
     model, info, sha256, found = _load(config, device)
     output_path = config.output_path
