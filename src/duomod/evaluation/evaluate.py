@@ -23,6 +23,7 @@ from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
 from duomod.evaluation.metrics import select_metrics
+from duomod.evaluation.mix_ups import mix_ups
 from duomod.evaluation.naming import Naming, find_naming
 from duomod.evaluation.policy import DEFAULT_POLICY, POLICIES, OrganStatus
 from duomod.evaluation.protocols import dhc_metrics
@@ -38,6 +39,7 @@ from duomod.evaluation.results import (
     write_info,
 )
 from duomod.evaluation.settings import RESULT_TABLE, TOLERANCE_MM, EvaluateSettings, Tolerance
+from duomod.evaluation.texts import notes_of
 from duomod.inference.record import unlisted
 from duomod.version import __version__
 from duomod.workers import Task, run_tasks
@@ -270,10 +272,16 @@ def _write_results(
         missing_predictions=tuple(case.name for case in scores if case.missing),
         organs=_organ_counts(scores, classes),
         case_keys={case.name: case.key for case in scores},
+        reordered={case.name: case.reordered for case in scores if case.reordered},
+        mix_ups=tuple(
+            mix_ups([case.name for case in scores], [case.fits for case in scores], [c.mirror for c in scores], classes)
+        ),
         table_sha256=sha256(target),
         organs_sha256=sha256(organs_path(target)),
     )
     write_info(target, info)
+    for note in notes_of(info):
+        say(note)
 
 
 def _up_to_date(target: Path, keys: dict[str, str], settings: Settings, naming: Naming) -> bool:

@@ -28,6 +28,7 @@ from duomod.preprocessing.case import working_volume
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.intensity_check import Intensities
 from duomod.preprocessing.store import CaseRecord, Store
+from duomod.preprocessing.verify import verify
 
 Volume = NDArray[np.float32]
 
@@ -183,7 +184,8 @@ def _preprocessed(
     scan = _raw_scan(folder, record, scans) if folder is not None else None
 
     def load() -> Loaded:
-        image = store.image(record.case_id)  # readable, and of the right shape
+        verify(store, [record.case_id], ("image",))
+        image = store.image(record.case_id)
         original = record.original
         if scan is not None:
             original = read_geometry(scan)
