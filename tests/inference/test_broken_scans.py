@@ -125,6 +125,21 @@ def test_whatever_happens_to_one_scan(
     assert set(failed(out)) == {"a_002"}
 
 
+def test_a_damaged_array_stops_no_other(preprocessed: Path, checkpoint: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(preprocessed, tmp_path / "data")
+    array = data / "imagesTr" / "a_002.npy"
+    content = bytearray(array.read_bytes())
+    content[-9] ^= 1
+    array.write_bytes(content)
+    out = tmp_path / "out"
+    with pytest.raises(DuomodError, match=r"1 of 3 scans could not.*\n.*a_002\.npy: is not what was written"):
+        predict(model_path=checkpoint, output_path=out, npy_path=data)
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == ["a_001.nii.gz", "a_003.nii.gz"]
+    text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "o", npy_path=data, strict=True))
+    assert "a_002.npy" in text
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_full_disk_stops_everything(
     raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

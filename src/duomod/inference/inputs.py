@@ -163,7 +163,17 @@ def preprocessed_cases(
         raise InputError(problems)
     window = (spec or store.spec).window
     scans = content(original_nii_path, store.spec.image_suffix).files if original_nii_path is not None else {}
-    return [_preprocessed(store, store.cases[case], window, original_nii_path, scans) for case in wanted]
+    cases = [_preprocessed(store, store.cases[case], window, original_nii_path, scans) for case in wanted]
+    try:
+        verify(store, wanted, ("image",))
+    except InputError:  # one that is damaged stops no other: each is asked again when it is loaded
+        return [replace(case, load=partial(_verified, store, case)) for case in cases]
+    return cases
+
+
+def _verified(store: Store, case: Case) -> Loaded:
+    verify(store, [case.case_id], ("image",))
+    return case.load()
 
 
 def _split_list(folder: Path, split: str) -> tuple[str, ...]:
@@ -184,7 +194,6 @@ def _preprocessed(
     scan = _raw_scan(folder, record, scans) if folder is not None else None
 
     def load() -> Loaded:
-        verify(store, [record.case_id], ("image",))
         image = store.image(record.case_id)
         original = record.original
         if scan is not None:
