@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import numbered_classes
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
@@ -39,9 +40,10 @@ from duomod.evaluation.results import (
 )
 from duomod.evaluation.settings import RESULT_TABLE, TOLERANCE_MM, EvaluateSettings, Tolerance
 from duomod.evaluation.texts import notes_of
+from duomod.inference.record import unlisted
 from duomod.version import __version__
 from duomod.workers import Task, run_tasks
-from duomod.workspace import sha256, write_text
+from duomod.workspace import PREDICTED, sha256, write_text
 
 
 def _tolerances(tolerance_mm: Tolerance, naming: Naming) -> tuple[float, ...]:
@@ -197,6 +199,9 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     )
     if problems and not pairs:
         raise InputError(problems)
+    strangers = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    if strangers:
+        say(f"{config.pred_path}: its {PREDICTED} does not list {listed(strangers)}: not of the model that it names")
     keys = {pair.name: pair.key(settings) for pair in pairs}
     if not problems and _up_to_date(target, keys, settings, naming):
         say(f"{target} is up to date: same files, same settings.")
