@@ -12,14 +12,15 @@ import pytest
 
 from duomod.console import say, take_any_text
 
-TEXT = "📊 87.50 ± 1.25, ≥ 3 × 2"
+TEXT = "📊 87.50 ± 1.25, ≥ 3 × 2, é"
 
 
 @pytest.mark.parametrize(
     ("encoding", "shown"),
     [
-        ("ascii", "? 87.50 +- 1.25, >= 3 x 2"),
-        ("cp1252", "? 87.50 ± 1.25, >= 3 × 2"),
+        ("ascii", "? 87.50 +- 1.25, >= 3 x 2, ?"),
+        ("cp1252", "? 87.50 +- 1.25, >= 3 x 2, é"),
+        ("cp437", "? 87.50 +- 1.25, >= 3 x 2, é"),
         ("utf-8", TEXT),
         ("utf-16", TEXT),
     ],

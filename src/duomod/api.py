@@ -18,7 +18,7 @@ from duomod.commands import COMMANDS, runner
 from duomod.flags import options_of
 from duomod.option_values import merged, nested
 from duomod.settings import Settings, checked
-from duomod.workspace import PREDICTED, read_json, read_json_lines
+from duomod.workspace import METRICS, PREDICTED, read_json, read_json_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ class Trained(Result):
         """What was logged: a row a ``step``, a column a loss, rate or validation Dice; NaN where it was not logged."""
         import pandas as pd
 
-        records = pd.DataFrame(read_json_lines(self.folder / "metrics.jsonl"))
+        records = pd.DataFrame(read_json_lines(self.folder / METRICS))
         return records.groupby("step", sort=True).first().reset_index()
 
 
@@ -102,7 +102,8 @@ class Predicted(Result):
         import pandas as pd
 
         made = read_json(self.folder / PREDICTED)
-        rows = [(case, self.folder / f"{case}.nii.gz", made["scans"].get(case)) for case in sorted(made["cases"])]
+        there = [case for case in sorted(made["cases"]) if (self.folder / f"{case}.nii.gz").is_file()]
+        rows = [(case, self.folder / f"{case}.nii.gz", made["scans"].get(case)) for case in there]
         return pd.DataFrame(rows, columns=["case", "labels", "scan"])
 
 

@@ -12,39 +12,38 @@ from typing import Protocol
 
 from rich.console import Console
 
-#: What our own texts hold beyond ASCII, in letters that every console has; anything else becomes a question mark.
-_PLAIN_LETTERS = {
-    "±": "+-",
-    "×": "x",
-    "≥": ">=",
-    "≤": "<=",
-    "→": "->",
-    "…": "...",
-    "–": "-",
-    "—": "-",
-    "³": "3",
-    "²": "2",
-}
+#: What our own texts hold beyond ASCII, in letters that every console has.
+_PLAIN_LETTERS = {"±": "+-", "×": "x", "≥": ">=", "≤": "<=", "→": "->", "…": "...", "–": "-", "—": "-", "³": "3"}
 
 
-def _legible(error: UnicodeError) -> tuple[str, int]:
-    """Stand-in for characters that an output cannot show: the byte's number for one of a file name that is no UTF-8."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-
-    def stand_in(letter: str) -> str:
-        return f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else _PLAIN_LETTERS.get(letter, "?")
-
-    return "".join(map(stand_in, error.object[error.start : error.end])), error.end
+def _legible(letter: str, encoding: str) -> bytes:
+    """A character as bytes of an encoding that may not have it: a file name's byte that is no text by its number."""
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}".encode(encoding)
+    return _PLAIN_LETTERS.get(letter, letter).encode(encoding, "replace")
 
 
 def take_any_text() -> None:
-    """Let standard output and error take every text, whatever their encoding: no command fails because of its words."""
-    codecs.register_error("duomod", _legible)
+    """Let standard output and error take every text, whatever their encoding: no command fails because of its words.
+
+    Where the encoding is not Unicode, our own signs are written in ASCII even if it has them: what a program writes in
+    one code page is often read in another. Other letters, those of file names, are as the encoding has them.
+    """
     for stream in (sys.stdout, sys.stderr):
         # Not every stand-in for a console can change: a test's, a notebook's, or none at all.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="duomod")
+        if not hasattr(stream, "reconfigure"):
+            continue
+        encoding = codecs.lookup(stream.encoding).name
+
+        def stand_in(error: UnicodeError, encoding: str = encoding) -> tuple[bytes, int]:
+            if not isinstance(error, UnicodeEncodeError):
+                raise error
+            letters = error.object[error.start : error.end]
+            return b"".join(_legible(letter, encoding) for letter in letters), error.end
+
+        codecs.register_error(f"duomod-{encoding}", stand_in)
+        unicode = encoding.startswith("utf") or "a".encode(encoding) != b"a"
+        stream.reconfigure(encoding=None if unicode else "ascii", errors=f"duomod-{encoding}")
 
 
 #: Results go to standard output, everything about the way there to standard error.

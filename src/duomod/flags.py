@@ -20,6 +20,9 @@ from duomod.settings import Location, Settings
 #: Options that several commands have.
 Gpu = Annotated[str, Field(description='GPU number; "" for the CPU.')]
 FIRST_GPU = "0"
+Anonymous = Annotated[
+    bool, Field(description="Number the cases, and leave out file names, paths, and what may name people or machines.")
+]
 NumClasses = Annotated[Classes | None, Field(description="Classes, background included; checked.")]
 Workers = Annotated[AtOnce, Field(description="Cases handled at the same time.")]
 WORKERS = 2

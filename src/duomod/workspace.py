@@ -30,6 +30,8 @@ from duomod.errors import DuomodError
 from duomod.locks import hold
 from duomod.version import __version__
 
+#: In the folder of a run: its settings, what it logs, and its label maps.
+CONFIG, METRICS, PREDICTIONS = "config.yaml", "metrics.jsonl", "predictions"
 #: Written last by a training: it has come to its end.
 TRAINED = "train_manifest.json"
 #: In a folder of predictions: what makes them, and which cases there will be.

@@ -89,7 +89,7 @@ def command(*arguments: object) -> InputError | None:
 
 
 def preprocess(raw: Path, description: str) -> InputError | None:
-    return command("preprocess", "--data_path", raw, "--output_path", raw / "out", "--dataset", description)
+    return command("preprocess", "--data_path", raw, "--output_path", raw.with_name("out"), "--dataset", description)
 
 
 def evaluate(prediction: Path, raw: Path, description: str) -> InputError | None:
@@ -103,7 +103,7 @@ def test_a_label_within_the_tolerance_goes_all_the_way(
     raw = raw_data(tmp_path / "raw", changed(kind, 0.95 * SAME_WITHIN))
     assert preprocess(raw, description) is None
     common = ("predict", "--model", model, "--gpu", "", "--dataset", description)
-    stored = ("--npy_path", raw / "out" / "imagesTr")
+    stored = ("--npy_path", tmp_path / "out" / "imagesTr")
     ways = {
         "scans": ("--input", raw / "imagesTr"),
         "stored": stored,

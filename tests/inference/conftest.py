@@ -49,7 +49,9 @@ def preprocessed(raw: Path, description: str, tmp_path_factory: pytest.TempPathF
         scan = nibabel.load(raw / "imagesTr" / file)
         label = (np.asarray(scan.dataobj) > -25).astype(np.uint8) + (np.asarray(scan.dataobj) > 175)
         nibabel.save(nibabel.Nifti1Image(label.astype(np.uint8), scan.affine), full / "labelsTr" / f"{name}.nii.gz")
-    return run_preprocess(PreprocessSettings(data_path=full, output_path=full / "out", dataset=description))
+    return run_preprocess(
+        PreprocessSettings(data_path=full, output_path=full.with_name(f"{full.name}_out"), dataset=description)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from duomod.report.charts.scores import head_mean, tail_mean
 from duomod.report.overlays import worst_slice, write_overlay
 from duomod.report.page import run_report
 from duomod.report.settings import ReportSettings
-from duomod.report.sources.collect import baseline_of, collect, read_curves
+from duomod.report.sources.collect import collect
 from duomod.report.sources.files import locate
 from duomod.report.sources.scans import CaseSource, Overlay, read_case
 from duomod.report.worst import worst_cases
@@ -30,81 +30,6 @@ from duomod.settings import checked
 
 def report(runs: list[Path], output: Path, **options: object) -> Path:
     return run_report(checked(ReportSettings, {"runs": runs, "output": output, **options}))
-
-
-METHODS = ["cps", "duomodnet", "supervised"]
-
-
-class TestCollect:
-    def test_finds_methods_in_a_folder_of_methods(self, study: Path) -> None:
-        collection = collect([study / "runs"])
-        assert [method.name for method in collection.methods] == METHODS
-        assert collection.classes == ("liver", "gallbladder", "adrenal")
-        assert collection.tail == ("gallbladder", "adrenal")
-        assert collection.columns == ("Dice", "ASD")
-        assert collection.methods[0].values["Dice"].shape == (2, 3, 3)
-
-    def test_the_order_given_is_the_order_shown(self, study: Path) -> None:
-        runs = study / "runs"
-        collection = collect([runs / "supervised", runs / "cps"])
-        assert [method.name for method in collection.methods] == ["supervised", "cps"]
-
-    def test_one_seed_s_folder_is_that_seed_of_its_method(self, study: Path) -> None:
-        (method,) = collect([study / "runs" / "cps" / "seed_1"]).methods
-        assert method.name == "cps"
-        assert [seed.name for seed in method.seeds] == ["seed_1"]
-
-    def test_an_evaluated_folder_of_anyone_s_is_a_method(self, study: Path, tmp_path: Path) -> None:
-        shutil.copytree(study / "runs" / "cps" / "seed_0", tmp_path / "theirs")
-        (method,) = collect([tmp_path / "theirs"]).methods
-        assert (method.name, len(method.seeds)) == ("theirs", 1)
-
-    def test_methods_of_the_same_name_are_told_apart_by_their_parents(self, study: Path, tmp_path: Path) -> None:
-        for parent in ("few", "many"):
-            shutil.copytree(study / "runs" / "cps", tmp_path / parent / "cps")
-        names = [method.name for method in collect([tmp_path / "few" / "cps", tmp_path / "many" / "cps"]).methods]
-        assert names == ["few/cps", "many/cps"]
-
-    def test_all_problems_are_listed_at_once(self, study: Path, tmp_path: Path) -> None:
-        (tmp_path / "empty").mkdir()
-        with pytest.raises(InputError) as caught:
-            collect([tmp_path / "empty", tmp_path / "absent", study / "runs"])
-        assert len(caught.value.problems) == 2
-        assert "empty" in caught.value.problems[0]
-        assert "no such folder" in caught.value.problems[1]
-
-    def test_other_conventions_are_refused(self, study: Path, tmp_path: Path) -> None:
-        shutil.copytree(study / "runs" / "cps", tmp_path / "cps2")
-        for path in (tmp_path / "cps2").glob("seed_*/result.json"):
-            info = json.loads(path.read_text())
-            info["conventions"]["empty_policy"] = "other"
-            path.write_text(json.dumps(info))
-        with pytest.raises(InputError, match="empty_policy"):
-            collect([study / "runs" / "cps", tmp_path / "cps2"])
-
-    def test_a_last_log_line_cut_off_by_a_crash_is_left_out(self, tmp_path: Path) -> None:
-        log = tmp_path / "metrics.jsonl"
-        log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5, "note": "x"}\n{"step": 3, "lo')
-        assert read_curves(log) == {"loss": ([1, 2], [2.0, 1.5])}
-
-    def test_any_other_broken_record_is_named(self, study: Path, tmp_path: Path) -> None:
-        log = tmp_path / "metrics.jsonl"
-        log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo\n{"step": 3, "loss": 1.0}\n')
-        with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is broken"):
-            read_curves(log)
-        shutil.copytree(study / "runs" / "cps", tmp_path / "cps")
-        (tmp_path / "cps" / "seed_0" / "train_manifest.json").write_text("{")
-        (tmp_path / "cps" / "seed_1" / "predictions" / "prediction.json").write_text("[]")
-        for seed, named in (("seed_0", "train_manifest.json"), ("seed_1", "prediction.json")):
-            with pytest.raises(InputError, match=named):
-                collect([tmp_path / "cps" / seed])
-
-    def test_the_baseline_is_supervised_unless_another_is_named(self, study: Path) -> None:
-        collection = collect([study / "runs"])
-        assert baseline_of(collection, None) == "supervised"
-        assert baseline_of(collection, "cps") == "cps"
-        with pytest.raises(InputError, match="Did you mean 'cps'"):
-            baseline_of(collection, "cpss")
 
 
 class TestCharts:
@@ -142,31 +67,38 @@ class TestCharts:
         assert [chart.title for chart in charts] == ["RLM weights", "DAFR gain"]
         assert [trace["name"] for trace in charts[0].traces] == ["background", "liver", "gallbladder", "adrenal"]
 
-    def test_long_curves_are_thinned_without_moving_their_mean(self) -> None:
-        values = np.random.default_rng(0).normal(size=10 * MAX_POINTS)
-        steps, thin = _thinned(list(range(len(values))), values.tolist())
-        assert len(steps) == MAX_POINTS
-        assert steps[-1] == len(values) - 1
-        assert np.mean(thin) == pytest.approx(values.mean(), abs=1e-4)
+    @pytest.mark.parametrize("length", [MAX_POINTS + 1, 730, 2 * MAX_POINTS - 1, 6007])
+    def test_a_long_curve_keeps_its_course_and_its_last_point(self, length: int) -> None:
+        steps = np.arange(length) * 10 + 9
+        smooth = 3 * np.exp(-steps / (2 * length)) + steps / (10 * length)
+        thin_steps, thin = map(np.asarray, _thinned(steps.tolist(), smooth.tolist()))
+        assert MAX_POINTS / 2 < len(thin) <= MAX_POINTS
+        assert (thin_steps[-1], thin[-1]) == (steps[-1], pytest.approx(smooth[-1], abs=1e-5))
+        # On the curve, not beside it.
+        expected = 3 * np.exp(-thin_steps / (2 * length)) + thin_steps / (10 * length)
+        np.testing.assert_allclose(thin, expected, atol=1e-3)
+
+    @pytest.mark.parametrize("length", [730, 1100])
+    def test_noise_is_averaged_alike_along_a_curve(self, length: int) -> None:
+        noise = np.random.default_rng(0).normal(size=(200, length))
+        thin = np.array([_thinned(list(range(length)), row.tolist())[1] for row in noise])
+        spread = thin.std(axis=0)[1:-1]  # without the first bin, which may be smaller, and the last point
+        fifth = len(spread) // 5
+        assert spread[-fifth:].mean() == pytest.approx(spread[:fifth].mean(), rel=0.05)
+        assert thin[:, 1:-1].mean() == pytest.approx(noise.mean(), abs=0.01)
+
+    def test_weights_of_seeds_are_averaged_at_the_steps_that_both_logged(self, study: Path, tmp_path: Path) -> None:
+        shutil.copytree(study / "runs" / "duomodnet", tmp_path / "duomodnet")
+        for seed, steps in ((0, (10, 20, 30)), (1, (20, 30, 40))):
+            lines = [json.dumps({"step": step, "rlm_weight/liver": step + seed}) for step in steps]
+            (tmp_path / "duomodnet" / f"seed_{seed}" / "metrics.jsonl").write_text("\n".join(lines))
+        (chart,) = all_charts(collect([tmp_path / "duomodnet"]))["internals"]
+        assert (chart.traces[0]["x"], chart.traces[0]["y"]) == ([20, 30], [20.5, 30.5])
 
     def test_charts_are_valid_json(self, study: Path) -> None:
         for charts in all_charts(collect([study / "runs"])).values():
             for chart in charts:
                 json.dumps(chart.figure(), allow_nan=False)
-
-
-class TestFiles:
-    def test_scans_come_from_the_predictions_and_truth_from_the_evaluation(self, study: Path) -> None:
-        files, notes = locate(collect([study / "runs"]), None, None)
-        assert notes == []
-        assert [entry.scan for entry in files] == [study / "images" / f"{case}.nii.gz" for case in "abc"]
-        assert [entry.truth for entry in files] == [study / "labels" / f"{case}.nii.gz" for case in "abc"]
-        assert len(files[0].predictions) == 6
-
-    def test_a_named_folder_must_hold_every_case(self, study: Path, tmp_path: Path) -> None:
-        shutil.copy(study / "images" / "a.nii.gz", tmp_path / "a_0000.nii.gz")
-        with pytest.raises(InputError, match=r"holds no scan of b, c$"):
-            locate(collect([study / "runs"]), tmp_path, None)
 
 
 class TestOverlays:
@@ -177,11 +109,11 @@ class TestOverlays:
         for name, array in (("scan", np.zeros(truth.shape, np.int16)), ("truth", truth), ("empty", truth * 0)):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
         paths = [tmp_path / f"{name}.nii.gz" for name in ("scan", "truth", "empty")]
-        scan, maps = read_case(
-            CaseSource("a", paths[0], paths[1], [Overlay("mine", paths[2])], ("background", "organ"), "CT")
-        )
-        true, predicted = (to_array(labels) for labels in maps)
-        planes = write_overlay(tmp_path / "o.png", scan, true, predicted, modality="CT")
+        images, problems = read_case(CaseSource(paths[0], paths[1], [Overlay("mine", paths[2])], 2, "CT"))
+        assert images is not None
+        assert problems == []
+        true, predicted = (to_array(labels) for labels in images.maps)
+        planes = write_overlay(tmp_path / "o.png", images.scan, true, predicted, modality="CT")
         assert planes[0] == "axial slice 5 of 9"
         picture = np.asarray(Image.open(tmp_path / "o.png"))
         panel = picture.shape[1] // 4
@@ -203,8 +135,9 @@ class TestOverlays:
 
 def test_worst_cases_come_first_with_the_seed_that_did_worst(study: Path, tmp_path: Path) -> None:
     collection = collect([study / "runs" / "supervised"])
-    files, _ = locate(collection, None, None)
-    found = worst_cases(collection, files, 2, tmp_path)["supervised"]
+    worst, left_out = worst_cases(collection, locate(collection, None, None), 2, tmp_path)
+    assert left_out == []
+    found = worst["supervised"]
     method = collection.methods[0]
     dice = np.nanmean(method.per_case, axis=1)
     assert [case.dice for case in found] == pytest.approx(sorted(dice)[:2])
@@ -247,26 +180,67 @@ class TestPage:
     def test_a_report_is_replaced_and_anything_else_is_not(self, study: Path, tmp_path: Path) -> None:
         output = tmp_path / "report"
         report([study / "runs" / "cps"], output, viewer=False, worst=0)
-        (output / "stale.txt").write_text("from the older report")
         report([study / "runs" / "cps"], output, viewer=False, worst=0, title="Second")
         assert "<h1>Second</h1>" in (output / "index.html").read_text()
-        assert not (output / "stale.txt").exists()
         assert [path.name for path in tmp_path.iterdir()] == ["report"]
-        (tmp_path / "mine").mkdir()
-        (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-        with pytest.raises(InputError, match="not a report"):
-            report([study / "runs" / "cps"], tmp_path / "mine")
+        (output / "notes.txt").write_text("from the meeting")
+        before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        with pytest.raises(InputError, match=r"notes\.txt: is not of the report"):
+            report([study / "runs" / "cps"], output, viewer=False, worst=0, title="Third")
+        assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
-    def test_a_failure_leaves_nothing_behind(self, study: Path, tmp_path: Path) -> None:
+    def test_what_cannot_be_read_is_left_out_and_named(
+        self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         runs = tmp_path / "in" / "cps"
         shutil.copytree(study / "runs" / "cps", runs)
-        image = sitk.ReadImage(str(runs / "seed_0" / "predictions" / "b.nii.gz"))
-        image.SetSpacing((9, 9, 9))
-        for seed in ("seed_0", "seed_1"):
-            sitk.WriteImage(image, str(runs / seed / "predictions" / "b.nii.gz"))
-        with pytest.raises(InputError, match=r"b\.nii\.gz"):
-            report([runs], tmp_path / "out" / "report")
-        assert list((tmp_path / "out").iterdir()) == []
+        moved = sitk.ReadImage(str(runs / "seed_0" / "predictions" / "b.nii.gz"))
+        moved.SetSpacing((9, 9, 9))
+        sitk.WriteImage(moved, str(runs / "seed_0" / "predictions" / "b.nii.gz"))
+        (runs / "seed_0" / "predictions" / "c.nii.gz").write_bytes(b"no scan at all")
+        (runs / "seed_1" / "config.yaml").write_text("a: [1")
+        (runs / "seed_1" / "train_manifest.json").write_text('{"seconds": "long"}')
+        folder = report([runs], tmp_path / "report").parent
+        named = {(one["of"], one["what"]) for one in json.loads((folder / "report.json").read_text())["left_out"]}
+        assert named == {
+            ("cps, seed_1", "config.yaml"),
+            ("cps, seed_1", "train_manifest.json"),
+            ("case b", "a scan or label map"),
+            ("case c", "a scan or label map"),
+        }
+        page = (folder / "index.html").read_text()
+        said = capsys.readouterr().err
+        for text in ("config.yaml", "train_manifest.json", "lies on another grid", "c.nii.gz: not a gzip file"):
+            assert text in page
+            assert text in said
+        # The scans themselves can be seen.
+        assert len(list((folder / "cases").iterdir())) == 3
+
+    def test_runs_without_a_result_are_listed(
+        self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for method in ("cps", "supervised"):
+            shutil.copytree(study / "runs" / method, tmp_path / "runs" / method)
+        for path in (tmp_path / "runs" / "supervised").glob("seed_*/result.*"):
+            path.unlink()
+        (tmp_path / "runs" / "cps" / "seed_1" / "result.csv").unlink()
+        begun = tmp_path / "runs" / "cps" / "seed_2"
+        begun.mkdir()
+        (begun / "config.yaml").write_text("train: {max_epochs: 9, final_epoch: true}\nsteps_per_epoch: 50\n")
+        (begun / "metrics.jsonl").write_text('{"step": 49, "loss": 1.0}\n{"step": 49, "val_dice": 0.5}\n')
+        page = report([tmp_path / "runs"], tmp_path / "report", worst=0, viewer=False)
+        listed = {
+            one["run"]: one["state"] for one in json.loads(page.with_name("report.json").read_text())["unfinished"]
+        }
+        assert list(listed) == ["cps, seed_1", "cps, seed_2", "supervised, seed_0", "supervised, seed_1"]
+        assert listed["supervised, seed_0"] == "predicted and not evaluated"
+        assert listed["cps, seed_2"].startswith(
+            "its training has not ended: step 50 of 500, best validation Dice 50.0 %, last logged 20"
+        )
+        said = capsys.readouterr().err
+        for run in listed:
+            assert run in page.read_text()
+            assert f"{run}: no result yet" in said
 
     def test_names_from_outside_cannot_become_code(self, study: Path, tmp_path: Path) -> None:
         evil = tmp_path / "<script>alert(1)<"

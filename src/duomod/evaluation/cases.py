@@ -16,9 +16,12 @@ from duomod.datasets.case_names import SCAN_ENDINGS, case_id
 from duomod.datasets.folder import content, without_suffix
 from duomod.datasets.grid import Geometry
 from duomod.datasets.labels import Labels, read_labels
+from duomod.datasets.reorder import Reordering, reordering
 from duomod.datasets.scan import say_doubts
 from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
+from duomod.evaluation.metrics.overlap import dice
+from duomod.evaluation.mix_ups import LOW, Fit, Mirror, fits, mirror
 from duomod.evaluation.policy import OrganStatus, get_policy
 from duomod.evaluation.protocols import DHC_GRID, score_dhc
 from duomod.evaluation.scoring import ClassScores, absent_class, score_classes
@@ -81,6 +84,9 @@ class CaseScores(BaseModel):
     status: list[OrganStatus]
     predicted_ml: list[float]
     true_ml: list[float]
+    reordered: str = ""
+    fits: list[Fit] = []
+    mirror: Mirror | None = None
 
     @property
     def num_foreground(self) -> int:
@@ -185,10 +191,13 @@ def score_case(pair: Pair, settings: Settings) -> CaseScores:
     prediction, pred_geometry = maps[-1] if pair.prediction else (np.zeros_like(truth), geometry)
     # DHC's predictions lie on its own grid and are compared with the truth resized to it.
     on_dhc_grid = settings.protocol == "dhc" and prediction.shape == DHC_GRID
-    if not on_dhc_grid:
-        differences = pred_geometry.differences(geometry)
-        if differences:
+    order: Reordering | None = None
+    if not on_dhc_grid and (differences := pred_geometry.differences(geometry)):
+        order = reordering(geometry, pred_geometry)
+        if order is None:
             raise InputError(f"{pair.prediction}: not on the grid of {pair.truth}: {'; '.join(differences)}")
+        # The truth, so that every sum runs over the voxels in the order in which it would without the other storage.
+        truth, geometry = order.of(truth), order.of_grid(geometry)
     classes = settings.num_classes or int(max(truth.max(), prediction.max())) + 1
     scores: list[ClassScores]
     if settings.protocol == "dhc":
@@ -207,4 +216,19 @@ def score_case(pair: Pair, settings: Settings) -> CaseScores:
         status=[score.status for score in scores],
         predicted_ml=[score.predicted_ml for score in scores],
         true_ml=[score.true_ml for score in scores],
+        reordered=str(order or ""),
+        **_mixed_up(prediction, truth, geometry, scores) if settings.protocol == "default" else {},
     )
+
+
+def _mixed_up(
+    prediction: Labels, truth: Labels, grid: Geometry, scores: Sequence[ClassScores]
+) -> dict[str, list[Fit] | Mirror | None]:
+    """Fields of a case's scores that say why its Dice is low, where labels or sides were mixed up."""
+    predicted, true, common = (sum(score.voxels[i] for score in scores) for i in range(3))
+    overall = dice(predicted, true, common) if predicted and true else 1.0
+    counts = [[0, *(score.voxels[i] for score in scores)] for i in range(2)]
+    return {
+        "fits": fits(counts[0], counts[1], [(), *(score.lies_in for score in scores)]),
+        "mirror": mirror(prediction, truth, grid, overall) if overall < LOW else None,
+    }

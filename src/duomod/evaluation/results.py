@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from duomod.errors import InputError
 from duomod.evaluation.metrics import ASD_VARIANTS, METRICS, Metric
+from duomod.evaluation.mix_ups import MixUp
 from duomod.evaluation.policy import OrganStatus
 from duomod.evaluation.result_cells import case_rows, file_names, metric_heads, values_of
 from duomod.evaluation.table_file import listed, read_table
@@ -51,6 +52,10 @@ class ResultInfo(BaseModel):
         default_factory=dict, description="class name -> number of cases in each status; 'total' over all classes"
     )
     case_keys: dict[str, str] = Field(default_factory=dict, description="file name -> identity of what was scored")
+    reordered: dict[str, str] = Field(
+        default_factory=dict, description="file name -> how the truth was stored in another order than the prediction"
+    )
+    mix_ups: tuple[MixUp, ...] = Field((), description="labels or sides that seem exchanged, with the Dice if they are")
     table_sha256: str = ""
     organs_sha256: str = ""
 

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from duomod.evaluation.metrics import Metric, Pair, measure
+from duomod.evaluation.metrics.overlap import dice
 from duomod.evaluation.metrics.surfaces import Spacing
+from duomod.evaluation.mix_ups import LOW
 from duomod.evaluation.policy import EmptyPolicy, OrganStatus, organ_status
 
 Box = tuple[slice, ...]
@@ -18,12 +20,23 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class in one case: value per metric column, status, and volumes in ml."""
+    """Scores of one class in one case.
+
+    Attributes:
+        values: By metric column.
+        status: What became of the organ.
+        predicted_ml: Volume of the prediction in ml.
+        true_ml: Volume of the truth in ml.
+        voxels: Of the prediction, the truth, and both.
+        lies_in: Where the Dice is low, how many of the predicted voxels are in each class 0, 1, ... of the truth.
+    """
 
     values: dict[str, float]
     status: OrganStatus
     predicted_ml: float
     true_ml: float
+    voxels: tuple[int, int, int] = (0, 0, 0)
+    lies_in: tuple[int, ...] = ()
 
 
 def absent_class(metrics: Sequence[Metric], policy: EmptyPolicy) -> ClassScores:
@@ -81,5 +94,10 @@ def score_classes(
         pair = Pair(pred_mask, true_mask, spacing_mm, tolerances_mm[label - 1], predicted, true, common)
         values = {metric.column: _value(metric, pair, policy, diagonal_mm) for metric in metrics}
         status = organ_status(predicted, true, common)
-        scores.append(ClassScores(values, status, predicted * pair.voxel_ml, true * pair.voxel_ml))
+        lies_in: tuple[int, ...] = ()
+        if predicted and dice(predicted, true, common) < LOW:
+            # The box holds the whole prediction, so this is all of it.
+            lies_in = tuple(np.bincount(truth[box][pred_mask], minlength=num_classes).tolist())
+        volumes_ml = (predicted * pair.voxel_ml, true * pair.voxel_ml)
+        scores.append(ClassScores(values, status, *volumes_ml, (predicted, true, common), lies_in))
     return scores

@@ -11,13 +11,14 @@ import numpy as np
 from duomod.errors import InputError
 from duomod.evaluation.results import ResultTable, read_result, sidecar
 from duomod.evaluation.table_file import listed
-from duomod.workspace import PREDICTED, TRAINED, read_json
+from duomod.workspace import PREDICTED, PREDICTIONS, TRAINED, read_json
 
 #: Tables with fewer values than this may be equal by chance (perfect scores of a tiny set).
 _CHANCE = 20
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Orders ``seed_2`` before ``seed_10``."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]
 
 
@@ -34,7 +35,7 @@ def find_results(
     """
     if not base.is_dir():
         raise InputError(f"{base}: no such folder; give the folder that holds seed_0, seed_1, ...")
-    folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=_natural)
+    folders = sorted((path for path in base.glob(seed_pattern) if path.is_dir()), key=natural_order)
     stem = results_filename.removesuffix(".csv").removesuffix(".xlsx")
     tables: dict[str, ResultTable] = {}
     missing: list[str] = []
@@ -42,7 +43,7 @@ def find_results(
     for folder in folders:
         there = [folder / f"{stem}{end}" for end in (".csv", ".xlsx") if (folder / f"{stem}{end}").is_file()]
         if not there:
-            missing.append(f"{folder.name} has no {stem}.csv or {stem}.xlsx{_how_far(folder, stem)}")
+            missing.append(f"{folder.name} has no {stem}.csv or {stem}.xlsx{_in_brackets(how_far(folder, stem))}")
             continue
         source = there[0]
         try:
@@ -55,18 +56,27 @@ def find_results(
             f"{base}: {min_seeds} seeds are needed (--min_seeds), {len(tables)} found ({found})"
             + (f"; {'; '.join(missing)}" if missing else f"; no folder matches '{seed_pattern}'" if not folders else "")
         )
-    problems += _incompatible(tables)
+    problems += incompatible(tables)
     if problems:
         raise InputError(problems)
     return tables, missing
 
 
-def _how_far(folder: Path, stem: str) -> str:
-    """In brackets, how far a run without result has come; empty where nothing tells."""
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def how_far(folder: Path, stem: str) -> str:
+    """How far a run without result has come, in words; empty where nothing tells.
+
+    Args:
+        folder: Of the run.
+        stem: Name of the result, without ending.
+    """
     scored = len(list((folder / f".{stem}_cases").glob("*.json")))
     if scored:
-        return f" (its evaluation has not ended: {scored} cases are scored)"
-    predictions = folder / "predictions"
+        return f"its evaluation has not ended: {scored} cases are scored"
+    predictions = folder / PREDICTIONS
     if (predictions / PREDICTED).is_file():
         try:
             planned = list(dict(read_json(predictions / PREDICTED)["cases"]))
@@ -74,14 +84,14 @@ def _how_far(folder: Path, stem: str) -> str:
             planned = []
         done = sum((predictions / f"{case}.nii.gz").is_file() for case in planned)
         if done < len(planned):
-            return f" (its prediction has not ended: {done} of {len(planned)} cases)"
-        return " (predicted and not evaluated)"
+            return f"its prediction has not ended: {done} of {len(planned)} cases"
+        return "predicted and not evaluated"
     if (folder / TRAINED).is_file():
-        return " (trained and not predicted)"
-    return " (its training has not ended)" if (folder / "ckpts").is_dir() else ""
+        return "trained and not predicted"
+    return "its training has not ended" if (folder / "ckpts").is_dir() else ""
 
 
-def _incompatible(tables: dict[str, ResultTable]) -> list[str]:
+def incompatible(tables: dict[str, ResultTable]) -> list[str]:
     """Seeds whose tables must not be averaged: other metrics, other classes, other conventions."""
     problems = []
     seeds = list(tables)
@@ -110,6 +120,7 @@ def doubts(tables: dict[str, ResultTable]) -> list[str]:
         if table.info is not None and table.info.missing_predictions:
             lacking = table.info.missing_predictions
             found.append(f"{seed}: no prediction of {', '.join(listed(lacking))}; scored as all-missed")
+        found += [f"{seed}: mixed up? {one}" for one in (table.info.mix_ups if table.info else ())]
     return found + _copies(tables)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.results import FloatArray, ResultInfo, read_result, sidecar
+from duomod.evaluation.table_file import listed
 
 if TYPE_CHECKING:
     from duomod.evaluation.aggregate import Spread, Summary
@@ -55,7 +56,20 @@ def evaluation_text(info: ResultInfo, values: dict[str, FloatArray]) -> str:
     lines.append(f"Empty classes ({info.conventions['empty_policy']}): {info.conventions['empty_policy_meaning']}.")
     if info.missing_predictions:
         lines.append(f"Missing predictions, scored as all-missed: {', '.join(info.missing_predictions)}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes_of(info)])
+
+
+def notes_of(info: ResultInfo) -> list[str]:
+    """Sentences about truths stored in another order, and about labels or sides that seem exchanged."""
+    alike: dict[str, list[str]] = {}
+    for case, how in info.reordered.items():
+        alike.setdefault(how, []).append(case)
+    lines = [
+        f"Truth stored in another order than the prediction and read in the prediction's ({how}):"
+        f" {', '.join(listed(cases))}."
+        for how, cases in alike.items()
+    ]
+    return [*lines, *(f"Mixed up? {one}." for one in info.mix_ups)]
 
 
 def result_text(table: Path) -> str:

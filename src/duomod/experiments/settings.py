@@ -32,7 +32,7 @@ from duomod.preprocessing.settings import PreprocessOptions, PreprocessSettings
 from duomod.report.settings import ReportOptions, ReportSettings
 from duomod.settings import Settings, checked
 from duomod.training.settings import TrainOptions, TrainSettings
-from duomod.workspace import read_yaml
+from duomod.workspace import PREDICTIONS, read_yaml
 
 CHECKPOINT = Path("ckpts") / "best_model.pth"
 #: The command that lists the settings of an experiment.
@@ -231,7 +231,7 @@ class PipelineConfig(Settings):
         return PredictSettings(
             **_given(self.inference),
             model_path=entry.run(seed) / CHECKPOINT,
-            output_path=entry.run(seed) / "predictions",
+            output_path=entry.run(seed) / PREDICTIONS,
             npy_path=entry.npy_path,
             original_nii_path=entry.nii_path if stored else None,
             input_path=None if stored else entry.nii_path,
@@ -250,7 +250,7 @@ class PipelineConfig(Settings):
             section["cases"] = entry.npy_path.parent / "splits" / f"{self.split}.txt"
         return EvaluateSettings(
             **section,
-            pred_path=entry.run(seed) / "predictions",
+            pred_path=entry.run(seed) / PREDICTIONS,
             gt_path=self.gt_path,
             output_csv=entry.run(seed) / f"{RESULT}.csv",
             num_classes=self.num_classes,

@@ -19,7 +19,7 @@ from duomod.experiments.planning import plan_of
 from duomod.experiments.records import Record, Records
 from duomod.experiments.settings import StatusSettings, load_pipeline
 from duomod.experiments.steps import Kind, Plan, Step
-from duomod.workspace import read_json_lines, read_yaml
+from duomod.workspace import CONFIG, METRICS, read_json_lines, read_yaml
 
 State = Literal["done", "running", "waiting", "failed", "skipped", "interrupted"]
 #: What a log says last is in its last bytes.
@@ -106,12 +106,12 @@ def _trained(step: Step) -> tuple[int | None, int | None, float | None]:
     if step.kind is not Kind.TRAIN or step.run is None:
         return None, None, None
     done, best = None, None
-    for numbers in _metrics(step.run / "metrics.jsonl"):
+    for numbers in _metrics(step.run / METRICS):
         done = int(numbers["step"]) + 1
         dice = numbers.get("val_dice")
         if isinstance(dice, int | float) and (best is None or dice > best):
             best = dice
-    return done, _steps_in_all(step.run / "config.yaml"), best
+    return done, _steps_in_all(step.run / CONFIG), best
 
 
 def _metrics(path: Path) -> Iterator[dict[str, float]]:

@@ -20,6 +20,7 @@ from duomod.datasets.labels import merged
 from duomod.datasets.scan import to_array
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
+from duomod.preprocessing.arrays import MOST_COORDS, checksum
 from duomod.preprocessing.geometry import canonical, resample_image, resample_label
 from duomod.preprocessing.intensity import outside_value, statistics, stored
 from duomod.preprocessing.intensity_check import Finding, Intensities, findings
@@ -29,9 +30,6 @@ from duomod.workspace import atomic_path, read_json, sha256, write_json
 
 #: Raised when the arrays change for the same input and settings, so that older ones are made again.
 _VERSION = 1
-
-#: At most so many voxels per class are stored for drawing crops.
-_MAX_COORDS = 10_000
 
 #: Above this a voxel belongs to the body: HU for CT, normalised intensity for MR.
 _BODY_ABOVE: dict[Modality, float] = {"CT": -500.0, "MR": 0.05}
@@ -117,9 +115,9 @@ def class_coords(
             found[int(value)] = np.flatnonzero(label == value)
     drawn = {}
     for key, flat in found.items():
-        if flat.size > _MAX_COORDS:
+        if flat.size > MOST_COORDS:
             rng = generator(seed, "coords", key + 1)
-            flat = np.sort(rng.choice(flat, _MAX_COORDS, replace=False, shuffle=False))
+            flat = np.sort(rng.choice(flat, MOST_COORDS, replace=False, shuffle=False))
         drawn[key] = np.stack(np.unravel_index(flat, image.shape), axis=1).astype(np.int32)
     return drawn
 
@@ -162,6 +160,7 @@ def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | Refused:
         # Equal up to rounding; made exactly equal, so that both arrays have one shape.
         labels = working_labels(original.apply_to(label), spec.spacing, spec.label_merges)
     hashes = {path: sha256(path) for path in (case.image, case.label) if path is not None}
+    coords = class_coords(array, labels, modality, case.case_id)
     record = CaseRecord(
         case_id=case.case_id,
         role=job.role,
@@ -176,15 +175,8 @@ def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | Refused:
         label_sha256=None if case.label is None else hashes[case.label],
         source=job.source,
         doubts=doubts,
+        crc32=_write_arrays(job.files(folder), array, labels, coords),
     )
-    files = job.files(folder)
-    _save(files["image"], array)
-    if labels is not None:
-        _save(files["label"], labels)
-    with atomic_path(files["coords"]) as temporary:
-        # Half the size on disk; a scan has far fewer than 65,536 voxels along an axis.
-        small = {str(k): v.astype(np.uint16) for k, v in class_coords(array, labels, modality, case.case_id).items()}
-        np.savez_compressed(temporary, **small)  # type: ignore[arg-type]
     write_json(
         marker_file(folder, case.case_id),
         {"settings": job.settings, "inputs": _stamps(case), "record": record.model_dump(mode="json")},
@@ -235,6 +227,22 @@ def marker_file(folder: Path, case_id: str) -> Path:
     return folder / "cases" / f"{case_id}.json"
 
 
-def _save(path: Path, array: NDArray[np.generic]) -> None:
-    with atomic_path(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
+def _write_arrays(
+    files: Mapping[str, Path],
+    image: NDArray[np.generic],
+    label: NDArray[np.uint8] | None,
+    coords: Mapping[int, NDArray[np.int32]],
+) -> dict[str, str]:
+    """Write a case's files; returns their checksums, of what lies on the disk."""
+    checksums: dict[str, str] = {}
+    for kind, array in (("image", image), ("label", label)):
+        if array is not None:
+            with atomic_path(files[kind]) as temporary:
+                np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
+                checksums[kind] = checksum(temporary)
+    with atomic_path(files["coords"]) as temporary:
+        # Half the size on disk; a scan has far fewer than 65,536 voxels along an axis.
+        small = {str(key): voxels.astype(np.uint16) for key, voxels in coords.items()}
+        np.savez_compressed(temporary, **small)  # type: ignore[arg-type]
+        checksums["coords"] = checksum(temporary)
+    return checksums

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Self
-from zipfile import BadZipFile
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
-from duomod.datasets.case_names import CaseId
+from duomod.datasets.case_names import CaseId, shown
 from duomod.datasets.grid import Geometry
+from duomod.datasets.index import FORMAT, preprocessed_format
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
+from duomod.preprocessing.arrays import coordinates, mapped
 from duomod.preprocessing.intensity import normalise
 from duomod.settings import checked
 from duomod.workspace import read_json
 
-#: Written into dataset.json; a raw data set's dataset.json has no such field.
-FORMAT = "duomod-preprocessed-1"
-
 #: Sub-folder that holds finished cases until all of them are known to be good.
 STAGING = ".unfinished"
+
+#: Type of the stored intensities.
+_DTYPES: dict[Modality, str] = {"CT": "int16", "MR": "float32"}
+
+#: Voxels along an axis; coordinates are stored in 16 bits.
+Length = Annotated[int, Field(ge=1, le=65_535)]
+
+#: At most so many damaged records are told.
+_MOST_PROBLEMS = 10
 
 #: Key of the body's voxels among the coordinates; the other keys are class indices.
 BODY = -1
@@ -49,23 +55,55 @@ class CaseRecord(BaseModel):
         label_sha256: Hash of the raw label file; None without label.
         source: Raw image file, relative to the raw data set.
         doubts: What is doubtful about the raw voxels: kind of doubt -> sentence.
+        crc32: Checksums of the files: ``image``, ``coords``, ``label`` -> eight hexadecimal digits. Earlier versions
+            wrote none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     case_id: CaseId
     role: Literal["Tr", "Va", "Ts"]
     labelled: bool
     modality: Modality
-    shape: tuple[int, int, int]
+    shape: tuple[Length, Length, Length]
     original: Geometry
     working: Geometry
-    voxels: tuple[int, ...] | None
+    voxels: tuple[NonNegativeInt, ...] | None
     intensity: dict[str, float]
     image_sha256: str
     label_sha256: str | None
     source: str
     doubts: dict[str, str] = {}
+    crc32: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _is_one_case(self) -> Self:
+        for name in ("original", "working"):
+            problem = _unsound(getattr(self, name))
+            if problem:
+                raise ValueError(f"{self.case_id}: {name}: {problem}")
+        if self.working.shape != self.shape:
+            raise ValueError(f"{self.case_id}: shape {self.shape} on a grid of shape {self.working.shape}")
+        if self.labelled != (self.voxels is not None):
+            raise ValueError(f"{self.case_id}: voxels must be counted where there is a label, and only there")
+        if self.voxels is not None and sum(self.voxels) != math.prod(self.shape):
+            raise ValueError(f"{self.case_id}: {sum(self.voxels)} voxels counted in an array of shape {self.shape}")
+        source = PurePosixPath(self.source)
+        if source.is_absolute() or ".." in source.parts or "\0" in self.source:
+            raise ValueError(f"{self.case_id}: source {self.source!r} must be a path in the raw data set")
+        return self
+
+
+def _unsound(grid: Geometry) -> str | None:
+    """Why a grid lies nowhere; None for a sound one."""
+    numbers = (*grid.spacing, *grid.origin, *grid.direction)
+    if not all(math.isfinite(number) for number in numbers):
+        return "its numbers must be finite"
+    if min(grid.size) < 1 or min(grid.spacing) <= 0:
+        return f"size {grid.size} and spacing {grid.spacing} must be positive"
+    if abs(np.linalg.det(np.asarray(grid.direction).reshape(3, 3))) < 1e-6:
+        return "its direction is no orientation"
+    return None
 
 
 def case_files(folder: Path, case_id: str, role: str, labelled: bool) -> dict[str, Path]:
@@ -111,15 +149,34 @@ class Store:
                 raise InputError(f"{folder}: preprocessing has not finished; run the same duomod preprocess again")
             raise InputError(f"{folder}: not a preprocessed data set (no dataset.json); run duomod preprocess first")
         data = read_json(index)
-        if not isinstance(data, dict) or "format" not in data:
+        written = preprocessed_format(data)
+        if written is None:
             raise InputError(f"{folder}: not preprocessed (a raw data set?); run duomod preprocess first")
-        if data["format"] != FORMAT:
-            raise InputError(f"{index}: format {data['format']}, expected {FORMAT}; run duomod preprocess again")
+        if written != FORMAT:
+            raise InputError(f"{index}: format {shown(written)}, expected {FORMAT}; run duomod preprocess again")
         channels = data.get("channels", 1)
         if not isinstance(channels, int) or channels < 1:
             raise InputError(f"{index}: channels {channels}: must be a whole number of at least 1; preprocess again")
-        spec = parse_spec(data.get("spec") or {}, str(index))
-        return cls(folder, spec, _records(data.get("cases") or [], index), channels)
+        if not isinstance(data.get("spec"), dict):
+            raise InputError(f"{index}: damaged: no description of the data set (spec); preprocess again")
+        spec = parse_spec(data["spec"], str(index))
+        return cls(folder, spec, _records(data.get("cases"), index, spec), channels)
+
+    def files(self, case_id: str) -> dict[str, Path]:
+        """Where a case's arrays lie: see :func:`case_files`.
+
+        Raises:
+            InputError: no such case.
+        """
+        record = self._record(case_id)
+        return case_files(self.folder, case_id, record.role, record.labelled)
+
+    def written_checksum(self, case_id: str, kind: str) -> str | None:
+        """Checksum that one of a case's files was written with; None where there is none.
+
+        Preprocessing makes one channel: images of several were put there afterwards.
+        """
+        return None if kind == "image" and self.channels > 1 else self._record(case_id).crc32.get(kind)
 
     def image(self, case_id: str) -> NDArray[np.generic]:
         """Memory map of an image, (C, D, H, W): int16 HU for CT, float32 in [0, 1] for MR.
@@ -127,29 +184,25 @@ class Store:
         The file holds (C, D, H, W), or (D, H, W) where there is one channel.
 
         Raises:
-            InputError: no such case, or its file is missing, damaged or of another shape.
+            InputError: no such case, or its file is missing, damaged, or of another shape, type or length.
         """
-        array: NDArray[np.generic] = self._mapped(case_id, "image")
-        wanted = (self.channels, *self.cases[case_id].shape)
-        if self.channels == 1 and array.shape == wanted[1:]:
-            return array[None]
-        if array.shape != wanted:
-            raise InputError(
-                f"{self.folder}: {case_id}: array of shape {array.shape}, expected {wanted};"
-                " run duomod preprocess again"
-            )
-        return array
+        record = self._record(case_id)
+        shape = (self.channels, *record.shape)
+        shapes = [shape, record.shape] if self.channels == 1 else [shape]
+        array: NDArray[np.generic] = mapped(self.files(case_id)["image"], shapes, _DTYPES[record.modality])
+        return array if array.shape == shape else array[None]
 
     def label(self, case_id: str) -> NDArray[np.uint8]:
         """Memory map of a label map, (D, H, W) uint8.
 
         Raises:
-            InputError: no such case, it has no label, or its file is missing or damaged.
+            InputError: no such case, it has no label, or its file is missing, damaged, or of another shape, type or
+                length.
         """
-        if not self._record(case_id).labelled:
+        record = self._record(case_id)
+        if not record.labelled:
             raise InputError(f"{self.folder}: case {case_id} has no label")
-        label: NDArray[np.uint8] = self._mapped(case_id, "label")
-        return label
+        return mapped(self.files(case_id)["label"], [record.shape], "uint8")
 
     def normalised(self, case_id: str) -> NDArray[np.float32]:
         """A whole image as a network sees it, (C, D, H, W) float32 in [0, 1]."""
@@ -159,10 +212,13 @@ class Store:
         """Voxels (N, 3) in z, y, x, at most 10,000 each: of every foreground class present, and of the body (key -1).
 
         An unlabelled case has the body only.
+
+        Raises:
+            InputError: no such case, or its file is missing, damaged, of other classes, or not of its array.
         """
-        path = case_files(self.folder, case_id, self._record(case_id).role, False)["coords"]
-        with _explained(path), np.load(path, allow_pickle=False) as stored:
-            return {int(key): stored[key].astype(np.int32) for key in stored.files}
+        record = self._record(case_id)
+        present = [label for label, count in enumerate(record.voxels or ()) if label and count]
+        return coordinates(self.files(case_id)["coords"], [BODY, *present], record.shape)
 
     def class_counts(self, case_ids: Iterable[str]) -> NDArray[np.int64]:
         """Voxels per class (C,), summed over the labelled ones of the given cases."""
@@ -179,28 +235,25 @@ class Store:
         except KeyError:
             raise InputError(f"{self.folder}: there is no case '{case_id}'") from None
 
-    def _mapped(self, case_id: str, kind: str) -> NDArray[Any]:
-        record = self._record(case_id)
-        path = case_files(self.folder, case_id, record.role, record.labelled)[kind]
-        with _explained(path):
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
 
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the ways in which reading an array file fails into a sentence."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found; run duomod preprocess again") from None
-    except (ValueError, EOFError, BadZipFile, zlib.error):
-        raise InputError(f"{path}: damaged; delete it and run duomod preprocess again") from None
-
-
-def _records(rows: Any, index: Path) -> dict[str, CaseRecord]:
+def _records(rows: Any, index: Path, spec: DatasetSpec) -> dict[str, CaseRecord]:
     source = f"{index}: damaged list of cases; preprocess again: "
     if not isinstance(rows, list):
         raise InputError(f"{source}it is not a list")
-    records = [checked(CaseRecord, row, source=source) for row in rows]
-    return {record.case_id: record for record in records}
+    records: dict[str, CaseRecord] = {}
+    problems: list[str] = []
+    for row in rows:
+        try:
+            record = checked(CaseRecord, row, source=source)
+        except InputError as error:
+            problems += error.problems
+            continue
+        if record.case_id in records:
+            problems.append(f"{source}{record.case_id}: is there twice")
+        if record.voxels is not None and len(record.voxels) != spec.num_classes:
+            problems.append(f"{source}{record.case_id}: voxels of {len(record.voxels)} classes, not {spec.num_classes}")
+        records[record.case_id] = record
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        raise InputError(problems[:_MOST_PROBLEMS] + ([f"{source}and {more} more"] if more > 0 else []))
+    return records

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
 
 from duomod.evaluation.aggregate import Spread
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.tables import Row, cell_text, method_table
 from duomod.report.sources.collect import Collection, Method
+from duomod.report.sources.records import LeftOut
 
 Mark = Literal["", "best", "second"]
 
@@ -65,35 +67,39 @@ def summary_cells(collection: Collection) -> Table:
     return Table(tuple(head), tuple(rows))
 
 
-def _present(counts: Mapping[str, int]) -> int:
-    """How many organs are in the truth."""
-    return counts["missed"] + counts["detected"] + counts["misplaced"]
+def _counts(method: Method, name: str) -> tuple[int, int] | None:
+    """How many organs of a class were missed, of how many that are in the truth; None where that is not recorded."""
+    counts = method.summary.organs.get(name, {})
+    if not {"missed", "detected", "misplaced"} <= counts.keys():
+        return None
+    return counts["missed"], counts["missed"] + counts["detected"] + counts["misplaced"]
 
 
 def _missed(method: Method) -> Cell:
-    counts = method.summary.organs.get("total")
-    if not counts:
+    counts = _counts(method, "total")
+    if counts is None:
         return Cell("not recorded", None)
-    present = _present(counts)
-    share = 100 * counts["missed"] / present if present else 0.0
-    return Cell(f"{counts['missed']} of {present} ({share:.1f} %)", share)
+    missed, present = counts
+    share = 100 * missed / present if present else 0.0
+    return Cell(f"{missed} of {present} ({share:.1f} %)", share)
 
 
 def _validation(method: Method) -> Cell:
-    values = [s.training.get("best_validation_dice") for s in method.seeds]
-    known = [100 * float(value) for value in values if value is not None]
+    values = [seed.beside.training.best_validation_dice for seed in method.seeds]
+    known = [100 * value for value in values if value is not None]
     return Cell(f"{sum(known) / len(known):.1f}", sum(known) / len(known)) if known else Cell("n/a", None)
 
 
 def _training(method: Method) -> Cell:
     """Steps, and the median time of a seed's training."""
-    times = sorted(float(s.training["seconds"]) for s in method.seeds if s.training.get("seconds") is not None)
+    trainings = [seed.beside.training for seed in method.seeds]
+    times = [training.seconds for training in trainings if training.seconds is not None]
     if not times:
         return Cell("n/a", None)
-    seconds = times[len(times) // 2]
-    steps = {s.training.get("steps") for s in method.seeds}
+    seconds = median(times)
+    steps = sorted({training.steps for training in trainings if training.steps is not None})
     shown = f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min"
-    return Cell(f"{', '.join(str(step) for step in sorted(steps, key=str))} steps, {shown}", seconds)
+    return Cell(f"{', '.join(map(str, steps)) or 'n/a'} steps, {shown}", seconds)
 
 
 def class_cells(collection: Collection) -> list[tuple[str, Table]]:
@@ -112,19 +118,36 @@ def class_cells(collection: Collection) -> list[tuple[str, Table]]:
 
 def missed_cells(collection: Collection) -> Table | None:
     """Classes as rows, methods as columns: how often an organ that is in the truth was missed, over all seeds."""
-    if not all(method.summary.organs for method in collection.methods):
+    if all(_counts(method, "total") is None for method in collection.methods):
         return None
     rows = []
     for name in (*collection.classes, "total"):
         cells = [Cell("all organs" if name == "total" else name, name)]
-        for method in collection.methods:
-            counts = method.summary.organs[name]
-            present = _present(counts)
-            share = counts["missed"] / present if present else None
-            text = "absent" if share is None else f"{counts['missed']} of {present}" if counts["missed"] else "–"
-            cells.append(Cell(text, share))
+        cells += [_missed_of(method, name) for method in collection.methods]
         rows.append(tuple(cells))
     return Table(("Class", *(method.name for method in collection.methods)), tuple(rows))
+
+
+def _missed_of(method: Method, name: str) -> Cell:
+    counts = _counts(method, name)
+    if counts is None:
+        return Cell("not recorded", None)
+    missed, present = counts
+    if not present:
+        return Cell("absent", None)
+    return Cell(f"{missed} of {present}" if missed else "–", missed / present)
+
+
+def unfinished_cells(collection: Collection) -> Table:
+    """Runs without a result, and how far they have come."""
+    rows = tuple((Cell(run.run, run.run), Cell(run.state, run.state)) for run in collection.unfinished)
+    return Table(("Run", "How far"), rows)
+
+
+def left_out_cells(left_out: Sequence[LeftOut]) -> Table:
+    """What could not be read, where, and why."""
+    rows = tuple(tuple(Cell(text, text) for text in (one.of, one.what, one.reason)) for one in left_out)
+    return Table(("Run or case", "What", "Why"), rows)
 
 
 def setting_cells(collection: Collection) -> Table:
@@ -140,7 +163,7 @@ def setting_cells(collection: Collection) -> Table:
 
 
 def _incidental(name: str) -> bool:
-    return name in ("seed", "model", "data_path")
+    return name in ("seed", "model", "data_path") or name.startswith("machine.")
 
 
 def _setting(value: Any) -> str:
@@ -152,19 +175,18 @@ def hash_cells(collection: Collection) -> Table:
     rows = []
     for method in collection.methods:
         for seed in method.seeds:
-            info, training = seed.table.info, seed.training
-            model = str(seed.prediction.get("settings", {}).get("model_sha256", ""))
+            info, training = seed.table.info, seed.beside.training
+            model = seed.beside.prediction.settings.model_sha256
             scores = info.table_sha256 if info else ""
             texts: Sequence[str] = (
                 method.name,
                 seed.name,
-                str(seed.folder),
                 model or "not recorded",
                 scores or "not recorded",
-                str(training.get("duomod") or (info.duomod if info else "") or "not recorded"),
-                str(training.get("torch", "not recorded")),
-                str(training.get("device", "not recorded")),
+                training.duomod or (info.duomod if info else "") or "not recorded",
+                training.torch or "not recorded",
+                training.device or "not recorded",
             )
             rows.append(tuple(Cell(text, text) for text in texts))
-    head = ("Method", "Seed", "Folder", "Checkpoint SHA-256", "Scores SHA-256", "duomod", "torch", "Device")
+    head = ("Method", "Seed", "Checkpoint SHA-256", "Scores SHA-256", "duomod", "torch", "Device")
     return Table(head, tuple(rows))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from duomod.flags import Dataset, Flag
+from duomod.flags import Anonymous, Dataset, Flag
 from duomod.settings import Settings
 
 
@@ -23,6 +23,7 @@ class ReportOptions(Settings):
     viewer: bool = Field(True, description="A 2D/3D viewer of every case.")
     all_seeds: bool = Field(False, description="The viewer shows all seeds, not only the first of each method.")
     title: str | None = Field(None, description="Of the page.")
+    anonymous: Anonymous = False
 
 
 class ReportSettings(ReportOptions):

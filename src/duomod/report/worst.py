@@ -13,6 +13,7 @@ from duomod.evaluation.aggregate import mean_defined
 from duomod.report.overlays import write_overlay
 from duomod.report.sources.collect import Collection, Method
 from duomod.report.sources.files import CaseFiles
+from duomod.report.sources.records import LeftOut
 from duomod.report.sources.scans import Overlay, label_array, read_case
 
 PICTURES = "pictures"
@@ -41,8 +42,8 @@ class WorstCase:
 
 def worst_cases(
     collection: Collection, files: Sequence[CaseFiles], count: int, folder: Path
-) -> dict[str, list[WorstCase]]:
-    """Return each method's worst cases by mean foreground Dice, worst first, and write their pictures.
+) -> tuple[dict[str, list[WorstCase]], list[LeftOut]]:
+    """Find each method's worst cases by mean foreground Dice, worst first, and write their pictures.
 
     Args:
         collection: The methods.
@@ -50,9 +51,10 @@ def worst_cases(
         count: How many cases of each method.
         folder: The report's folder.
 
-    Raises:
-        InputError: a label map that is not on its scan's grid.
+    Returns:
+        The cases by method, and what of them could not be read.
     """
+    left_out: list[LeftOut] = []
     by_case = {entry.case: entry for entry in files}
     chosen = {method.name: _lowest(method, count) for method in collection.methods}
     found: dict[str, list[WorstCase]] = {}
@@ -61,9 +63,11 @@ def worst_cases(
             found[method.name] = []
             for place, index in enumerate(chosen[method.name]):
                 target = folder / PICTURES / f"{number + 1}_{place + 1}.png"
-                found[method.name].append(_worst_case(method, index, by_case[method.cases[index]], target))
+                worst, problems = _worst_case(method, index, by_case[method.cases[index]], target)
+                found[method.name].append(worst)
+                left_out += problems
                 advance(method.name)
-    return found
+    return found, left_out
 
 
 def _lowest(method: Method, count: int) -> list[int]:
@@ -72,7 +76,7 @@ def _lowest(method: Method, count: int) -> list[int]:
     return [int(i) for i in np.argsort(dice, kind="stable") if np.isfinite(dice[i])][:count]
 
 
-def _worst_case(method: Method, index: int, files: CaseFiles, target: Path) -> WorstCase:
+def _worst_case(method: Method, index: int, files: CaseFiles, target: Path) -> tuple[WorstCase, list[LeftOut]]:
     by_seed = mean_defined(method.values["Dice"][:, index], axis=1)
     worst = int(np.nanargmin(by_seed))
     seed = method.seeds[worst].name
@@ -80,11 +84,14 @@ def _worst_case(method: Method, index: int, files: CaseFiles, target: Path) -> W
     picture: str | None = None
     planes: tuple[str, ...] = ()
     overlays = [Overlay(seed, prediction)] if prediction is not None and files.truth is not None else []
-    source = files.source(overlays, method.summary.classes)
+    problems: list[str] = []
+    source = files.source(overlays, len(method.summary.classes))
     if source is not None and overlays:
-        scan, maps = read_case(source)
-        truth, predicted = (label_array(labels) for labels in maps)
-        planes = write_overlay(target, scan, truth, predicted, modality=files.modality)
-        picture = f"{PICTURES}/{target.name}"
+        images, problems = read_case(source)
+        if images is not None and images.truth is not None and images.predictions:
+            truth, predicted = map(label_array, images.maps)
+            planes = write_overlay(target, images.scan, truth, predicted, modality=images.modality)
+            picture = f"{PICTURES}/{target.name}"
     dice = float(mean_defined(method.per_case[index], axis=0))
-    return WorstCase(files.name, dice, seed, float(by_seed[worst]), picture, planes)
+    found = WorstCase(files.name, dice, seed, float(by_seed[worst]), picture, planes)
+    return found, [files.left_out(problem) for problem in problems]

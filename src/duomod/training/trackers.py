@@ -14,7 +14,7 @@ from torch import Tensor
 
 from duomod.console import say
 from duomod.errors import InputError
-from duomod.workspace import parse_json, write_text
+from duomod.workspace import METRICS, parse_json, write_text
 
 
 class Trackers:
@@ -24,7 +24,7 @@ class Trackers:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._jsonl = folder / "metrics.jsonl"
+        self._jsonl = folder / METRICS
         _drop_from(self._jsonl, first_step)
         self._metrics = open(self._jsonl, "a", encoding="utf-8")  # noqa: SIM115  (closed in __exit__)
         self._log = open(folder / "train.log", "a", encoding="utf-8")  # noqa: SIM115

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from duomod.report.viewer.serve import view_page
+from duomod.report.viewer.page import view_page
+from duomod.report.viewer.settings import ViewSettings
 
 SHAPE = (30, 40, 50)  # z, y, x
 SPACING = (1.0, 1.5, 2.0)  # x, y, z in mm
@@ -67,5 +68,6 @@ def page_folder(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("view") / "page"
     description = folder.parent / "toy.yaml"
     description.write_text("name: toy\nclasses: [background, liver, gallbladder]\nmodality: CT\n")
-    view_page(folder, files["scan"], pred=[files["prediction"]], gt=files["truth"], dataset=str(description))
+    given = {"case": files["scan"], "pred": (files["prediction"],), "gt": files["truth"], "dataset": str(description)}
+    view_page(folder, ViewSettings(**given))
     return folder

@@ -15,9 +15,8 @@ import pytest
 import SimpleITK as sitk
 
 from duomod.datasets.spec import Modality
-from duomod.errors import InputError
-from duomod.report.sources.scans import CaseSource, Overlay
-from duomod.report.viewer.case import write_case
+from duomod.report.sources.scans import CaseSource, Overlay, read_case
+from duomod.report.viewer.case import MAX_VOXELS, write_case
 from duomod.report.viewer.packing import packed
 
 NAMES = ("background", "liver", "gallbladder")
@@ -42,8 +41,22 @@ def unpacked(text: str, dtype: Any) -> np.ndarray:
     return np.ascontiguousarray(raw.reshape(2, -1).T).view(np.dtype(dtype).newbyteorder("<")).ravel()
 
 
-def source(scan: Path, truth: Path | None = None, *predictions: Overlay, modality: Modality = "CT") -> CaseSource:
-    return CaseSource("a", scan, truth, predictions, NAMES, modality)
+def write(
+    target: Path,
+    scan: Path,
+    truth: Path | None = None,
+    *predictions: Overlay,
+    modality: Modality = "CT",
+    max_voxels: int = MAX_VOXELS,
+) -> dict[str, Any]:
+    """Read a case's files, write its script, and read that again."""
+    images, problems = read_case(CaseSource(scan, truth, predictions, len(NAMES), modality))
+    assert problems == []
+    assert images is not None
+    write_case(target, "a", images, NAMES, max_voxels=max_voxels)
+    case, data = content(target)
+    assert case == "a"
+    return data
 
 
 class TestVolumes:
@@ -53,9 +66,7 @@ class TestVolumes:
     ) -> None:
         image = saved(scan, tmp_path / "scan.nii.gz", orientation)
         labels = saved(truth, tmp_path / "truth.nii.gz", orientation)
-        write_case(tmp_path / "a.js", source(image, labels))
-        case, data = content(tmp_path / "a.js")
-        assert case == "a"
+        data = write(tmp_path / "a.js", image, labels)
         # x begins 25 mm before the liver: 3 voxels are cut off.
         assert data["size"] == [47, 40, 30]
         assert data["spacing"] == pytest.approx(SPACING)
@@ -67,29 +78,29 @@ class TestVolumes:
 
     def test_volumes_and_dice_come_from_the_full_grid(self, files: dict[str, Path], tmp_path: Path) -> None:
         overlay = Overlay("mine", files["prediction"])
-        summary = write_case(tmp_path / "a.js", source(files["scan"], files["truth"], overlay), max_voxels=5000)
-        assert summary.truth is not None
+        data = write(tmp_path / "a.js", files["scan"], files["truth"], overlay, max_voxels=5000)
+        truth, mine = data["maps"]
         voxel_ml = 1.0 * 1.5 * 2.0 / 1000
-        assert summary.truth.ml == pytest.approx([12 * 14 * 14 * voxel_ml, 4 * 5 * 4 * voxel_ml])
+        assert truth["ml"] == pytest.approx([12 * 14 * 14 * voxel_ml, 4 * 5 * 4 * voxel_ml])
         # Shifted by 2 of 14 voxels: 12 are common.
-        assert summary.predictions[0].dice == pytest.approx([12 / 14, 0.0])
-        assert np.prod(summary.size) <= 5000
-        assert any("All numbers come from the scan's grid" in note for note in summary.notes)
+        assert mine["dice"] == pytest.approx([12 / 14, 0.0], abs=1e-6)
+        assert np.prod(data["size"]) <= 5000
+        assert any("All numbers come from the scan's grid" in note for note in data["notes"])
 
     def test_a_large_scan_is_cut_to_the_labelled_region(self, saved: Save, tmp_path: Path) -> None:
         labels = np.zeros((100, 100, 100), np.uint8)
         labels[50:52, 50:52, 50:52] = 1
         image = saved(np.zeros(labels.shape, np.int16), tmp_path / "scan.nii.gz")
-        summary = write_case(tmp_path / "a.js", source(image, saved(labels, tmp_path / "t.nii.gz"), modality="MR"))
+        data = write(tmp_path / "a.js", image, saved(labels, tmp_path / "t.nii.gz"), modality="MR")
         # 25 mm on either side of 2 voxels
-        assert summary.size == (52, 2 + 2 * 17, 2 + 2 * 13)
+        assert data["size"] == [52, 2 + 2 * 17, 2 + 2 * 13]
 
     def test_the_same_case_gives_the_same_file(self, files: dict[str, Path], tmp_path: Path) -> None:
         for name in ("a", "b"):
-            write_case(tmp_path / f"{name}.js", source(files["scan"], files["truth"]))
+            write(tmp_path / f"{name}.js", files["scan"], files["truth"])
         assert (tmp_path / "a.js").read_bytes() == (tmp_path / "b.js").read_bytes()
 
-    def test_every_wrong_grid_is_named_and_nothing_is_written(
+    def test_every_label_map_that_does_not_fit_is_named_and_the_others_are_read(
         self, files: dict[str, Path], truth: np.ndarray, saved: Save, tmp_path: Path
     ) -> None:
         small = saved(truth[1:], tmp_path / "small.nii.gz")
@@ -97,20 +108,39 @@ class TestVolumes:
         image = sitk.ReadImage(str(moved))
         image.SetSpacing((1, 1, 1))
         sitk.WriteImage(image, str(moved))
-        with pytest.raises(InputError) as caught:
-            write_case(tmp_path / "a.js", source(files["scan"], small, Overlay("moved", moved)))
-        assert len(caught.value.problems) == 2
-        assert "small.nii.gz: lies on another grid than the scan" in caught.value.problems[0]
-        assert "spacing" in caught.value.problems[1]
-        assert not (tmp_path / "a.js").exists()
+        overlays = [Overlay("moved", moved), Overlay("mine", files["prediction"])]
+        images, problems = read_case(CaseSource(files["scan"], small, overlays, 3))
+        assert len(problems) == 2
+        assert "small.nii.gz: lies on another grid than the scan" in problems[0]
+        assert "spacing" in problems[1]
+        assert images is not None
+        assert images.truth is None
+        assert [name for name, _ in images.predictions] == ["mine"]
+
+    def test_without_its_scan_a_case_is_not_shown_but_all_its_faults_are_named(
+        self, files: dict[str, Path], tmp_path: Path
+    ) -> None:
+        for name in ("scan", "truth"):
+            (tmp_path / f"{name}.nii.gz").write_bytes(b"nothing")
+        images, problems = read_case(CaseSource(tmp_path / "scan.nii.gz", tmp_path / "truth.nii.gz", ()))
+        assert images is None
+        assert [Path(problem.split(": ")[0]).name for problem in problems] == ["scan.nii.gz", "truth.nii.gz"]
+
+    @pytest.mark.parametrize(("lowest", "modality"), [(-1000, "CT"), (0, "MR")])
+    def test_without_a_description_the_values_say_what_a_scan_is(
+        self, lowest: int, modality: str, saved: Save, tmp_path: Path
+    ) -> None:
+        values = np.full((5, 6, 7), lowest, np.int16)
+        images, _ = read_case(CaseSource(saved(values, tmp_path / "study_0712.nii.gz"), None, ()))
+        assert images is not None
+        assert images.modality == modality
 
     def test_one_extreme_voxel_does_not_take_the_levels_from_all_others(
         self, scan: np.ndarray, saved: Save, tmp_path: Path
     ) -> None:
         values = np.random.default_rng(0).normal(100, 20, scan.shape).astype(np.float32)
         values[3, 4, 5] = 1e6
-        write_case(tmp_path / "a.js", source(saved(values, tmp_path / "scan.nii.gz"), modality="MR"))
-        image = content(tmp_path / "a.js")[1]["image"]
+        image = write(tmp_path / "a.js", saved(values, tmp_path / "scan.nii.gz"), modality="MR")["image"]
         stored = unpacked(image["data"], np.int16).reshape(scan.shape)
         restored = stored * image["slope"] + image["intercept"]
         others = values < 1e6
@@ -130,12 +160,11 @@ class TestVolumes:
         labels[44:47, 9:12, 20:23] = 1  # 45 * 1.2 mm to the left, 10 * 1.5 mm down, 21 * 2 mm forwards
         nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), affine), tmp_path / "scan.nii.gz")
         nibabel.save(nibabel.Nifti1Image(labels, affine), tmp_path / "truth.nii.gz")
-        summary = write_case(tmp_path / "a.js", source(tmp_path / "scan.nii.gz", tmp_path / "truth.nii.gz"))
-        data = content(tmp_path / "a.js")[1]
+        data = write(tmp_path / "a.js", tmp_path / "scan.nii.gz", tmp_path / "truth.nii.gz")
         (centre, _) = data["maps"][0]["centres"]
         shown = np.asarray(data["affine"]) @ [*centre, 1]
         np.testing.assert_allclose(shown, (affine @ [45, 10, 21, 1])[:3], atol=1e-3)
-        assert any("tilted by 12°" in note for note in summary.notes)
+        assert any("tilted by 12°" in note for note in data["notes"])
 
     def test_packing_keeps_every_value(self) -> None:
         values = np.random.default_rng(0).integers(-(2**15), 2**15, 1000).astype(np.int16)

@@ -18,7 +18,7 @@ VIEWER_SCRIPTS = (
     "viewer-surfaces.js",
     "viewer.js",
 )
-OWN = ("viewer.css", *VIEWER_SCRIPTS, "report.css", "report.js")
+OWN = ("viewer.css", *VIEWER_SCRIPTS, "report.css", "report.js", "view.js")
 
 
 def copy_assets(folder: Path) -> None:

@@ -1,6 +1,7 @@
 /* The report page: draws charts, sorts tables, opens cases in the viewer. No network. */
 (() => {
   "use strict";
+  const { nonce } = document.currentScript;
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -26,7 +27,8 @@
     };
   }
 
-  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const { plotly } = DuomodViewer;
+  const settings = { ...plotly, modeBarButtonsToRemove: [...plotly.modeBarButtonsToRemove, "select2d", "lasso2d"] };
   const drawn = new Set();
   function draw(key, pick = colour, width = undefined) {
     const figure = figures[key];
@@ -91,6 +93,7 @@
       if (!loaded.has(file)) {
         loaded.set(file, new Promise((done, failed) => {
           const script = document.createElement("script");
+          script.nonce = nonce;
           script.src = file;
           script.onload = done;
           script.onerror = () => failed(new Error(`${file} cannot be read`));

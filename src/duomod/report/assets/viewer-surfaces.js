@@ -4,6 +4,13 @@
 
   const { make } = DuomodViewer.elements;
 
+  /* How Plotly draws on our pages. Nothing may leave the computer: no button that uploads a chart, no address to send one
+     to, no link to its makers. */
+  DuomodViewer.plotly = {
+    responsive: true, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false, showLink: false, sendData: false,
+    plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "sendDataToCloud"],
+  };
+
   async function triangulated(mesh) {
     const vertices = await DuomodViewer.unpacked(mesh.vertices, Uint16Array);
     const triangles = await DuomodViewer.unpacked(mesh.triangles, Uint16Array);
@@ -61,7 +68,7 @@
         scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", camera: { eye: { x: 0, y: 1.9, z: 0.35 } } },
       };
       try {
-        await Plotly.react(this.scene, traces, layout, { responsive: true, displaylogo: false });
+        await Plotly.react(this.scene, traces, layout, DuomodViewer.plotly);
       } catch (error) {
         this.note.textContent = `3D is not available here: ${error.message || error}`;
       }

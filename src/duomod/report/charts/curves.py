@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from duomod.evaluation.metrics import Metric
 from duomod.report.assets.palette import METHODS, method_colour, method_dash
 from duomod.report.charts.chart import Chart, Trace, axis, marker
-from duomod.report.sources.collect import Collection
+from duomod.report.sources.collect import Collection, Method
 
 #: A curve is thinned to this many points; more cannot be seen.
 MAX_POINTS = 600
@@ -20,14 +20,20 @@ def _over_steps(title: str, metric: Metric | None = None) -> dict[str, Any]:
     return {"xaxis": axis("step", rangemode="tozero"), "yaxis": axis(title, metric)}
 
 
-def _thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:
-    """A curve of at most MAX_POINTS points: means of neighbours, so that no peak is picked or lost by chance."""
+def _thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A curve of at most MAX_POINTS points: means of equally many neighbours, and the last point as it is.
+
+    Equally many, because the mean of fewer is noisier: bins of two sizes draw two curves in one. Means also of the
+    steps, so that a smooth curve does not move. Only the first bin may be smaller.
+    """
     if len(steps) <= MAX_POINTS:
         return list(steps), [round(value, 5) for value in values]
-    parts = np.array_split(np.arange(len(steps)), MAX_POINTS)
+    size = math.ceil((len(steps) - 1) / (MAX_POINTS - 1))
+    ends = range(len(steps) - 1, 0, -size)
+    bins = [slice(max(0, end - size), end) for end in reversed(ends)]
     return (
-        [int(steps[part[-1]]) for part in parts],
-        [round(float(np.mean([values[i] for i in part])), 5) for part in parts],
+        [*(round(fmean(steps[one]), 2) for one in bins), steps[-1]],
+        [*(round(fmean(values[one]), 5) for one in bins), round(values[-1], 5)],
     )
 
 
@@ -37,9 +43,9 @@ def _curves(collection: Collection, name: str, scale: float = 1.0, markers: bool
     for index, method in enumerate(collection.methods):
         first = True
         for seed in method.seeds:
-            if name not in seed.curves:
+            if name not in seed.beside.curves:
                 continue
-            steps, values = _thinned(*seed.curves[name])
+            steps, values = _thinned(*seed.beside.curves[name])
             traces.append(
                 {
                     "type": "scatter",
@@ -77,19 +83,23 @@ def learning_curves(collection: Collection) -> list[Chart]:
     return charts
 
 
+def _mean_curve(method: Method, name: str) -> tuple[list[int], list[float]]:
+    """Mean over the seeds that logged a value, at the steps at which all of them did."""
+    curves = [dict(zip(*seed.beside.curves[name], strict=True)) for seed in method.seeds if name in seed.beside.curves]
+    steps = sorted(set.intersection(*map(set, curves)))
+    return steps, [fmean(curve[step] for curve in curves) for step in steps]
+
+
 def imbalance_curves(collection: Collection) -> list[Chart]:
     """RLM class weights (mean over seeds, one line per class) and DAFR gain over time, of the methods that log them."""
     charts: list[Chart] = []
     prefix = "rlm_weight/"
-    weighted = [m for m in collection.methods if any(k.startswith(prefix) for s in m.seeds for k in s.curves)]
+    weighted = [m for m in collection.methods if any(k.startswith(prefix) for s in m.seeds for k in s.beside.curves)]
     for method in weighted:
-        names = list(dict.fromkeys(k for s in method.seeds for k in s.curves if k.startswith(prefix)))
+        names = list(dict.fromkeys(k for s in method.seeds for k in s.beside.curves if k.startswith(prefix)))
         traces: list[Trace] = []
         for index, name in enumerate(names):
-            curves = [seed.curves[name] for seed in method.seeds if name in seed.curves]
-            length = min(len(steps) for steps, _ in curves)
-            mean = np.mean([values[:length] for _, values in curves], axis=0)
-            steps, values = _thinned(curves[0][0][:length], mean.tolist())
+            steps, values = _thinned(*_mean_curve(method, name))
             traces.append(
                 {
                     "type": "scatter",

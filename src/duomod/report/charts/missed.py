@@ -17,12 +17,14 @@ def missed_matrices(collection: Collection) -> list[Chart]:
         counts = missed_counts(method)
         if counts is None:
             continue
+        recorded = sum(seed.beside.organs is not None for seed in method.seeds)
+        seeds = f"{recorded} seeds" if recorded == len(method.seeds) else f"{recorded} seeds that recorded it"
         charts.append(
             Chart(
                 key=f"missed-{index}",
                 title="Missed organs by case",
-                caption=f"{method.name}: number of its {len(method.seeds)} seeds in which an organ that is in the truth"
-                " was not predicted at all. Blank: found by every seed.",
+                caption=f"{method.name}: number of its {seeds} in which an organ that is in the truth"
+                " was not predicted at all. Blank: found by each of them.",
                 traces=[
                     {
                         "type": "heatmap",
@@ -30,7 +32,7 @@ def missed_matrices(collection: Collection) -> list[Chart]:
                         "y": [case_id(case) for case in method.cases],
                         "z": [[count or None for count in row] for row in counts.tolist()],
                         "zmin": 0,
-                        "zmax": len(method.seeds),
+                        "zmax": recorded,
                         "colorscale": [[0, "#FDE7D3"], [1, "#8A2D00"]],
                         "xgap": 1,
                         "ygap": 1,
@@ -53,7 +55,7 @@ def missed_matrices(collection: Collection) -> list[Chart]:
 
 def missed_counts(method: Method) -> NDArray[np.int64] | None:
     """(cases, classes): number of seeds that missed an organ; None where no seed recorded it."""
-    recorded = [seed.organs for seed in method.seeds if seed.organs is not None]
+    recorded = [seed.beside.organs for seed in method.seeds if seed.beside.organs is not None]
     if not recorded:
         return None
     row = {case: index for index, case in enumerate(method.cases)}

@@ -117,10 +117,9 @@ def organ_volumes(collection: Collection) -> dict[tuple[str, int], float]:
     found: dict[tuple[str, int], float] = {}
     for method in collection.methods:
         for seed in method.seeds:
-            if seed.organs is not None:
-                for case, label, ml in zip(
-                    seed.organs["Filename"], seed.organs["Class"], seed.organs["True_ml"], strict=True
-                ):
+            organs = seed.beside.organs
+            if organs is not None:
+                for case, label, ml in zip(organs["Filename"], organs["Class"], organs["True_ml"], strict=True):
                     if ml > 0:
                         found.setdefault((str(case), int(label)), float(ml))
     return found

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, mean_defined, summarise
 from duomod.evaluation.method_values import MethodValues
 from duomod.evaluation.metrics import Metric
-from duomod.evaluation.results import FloatArray, ResultTable, read_organs, read_result
-from duomod.evaluation.seeds import find_results
-from duomod.evaluation.settings import RESULT, RESULT_TABLE, SEEDS, AggregateOptions
-from duomod.workspace import PREDICTED, TRAINED, parse_yaml, read_json, read_json_lines, read_text
-
-CONFIG = "config.yaml"
+from duomod.evaluation.results import FloatArray, ResultTable, read_result
+from duomod.evaluation.seeds import incompatible
+from duomod.evaluation.settings import AggregateOptions
+from duomod.report.sources.records import Beside, LeftOut, read_beside
+from duomod.report.sources.runs import Group, Unfinished, group_runs, method_names, unfinished_of
 
 
 @dataclass(frozen=True)
@@ -29,34 +27,20 @@ class Seed:
 
     Attributes:
         name: Folder name (``seed_0``).
-        folder: Where it is.
+        place: The folder as people are told of it: method and run.
         table: Its scores.
-        organs: Per case and organ: Filename, Class, Name, Status, True_ml, Predicted_ml; None for a table made
-            elsewhere.
-        curves: Logged value -> (steps, values).
-        settings: Content of config.yaml, as text; None where there is none.
-        training: Content of train_manifest.json, empty where there is none.
-        predictions: Folder of the label maps, or None if it is not to be found.
-        prediction: Content of prediction.json, empty where there is none.
+        beside: What else was read there.
     """
 
     name: str
-    folder: Path
+    place: str
     table: ResultTable
-    organs: pd.DataFrame | None
-    curves: dict[str, tuple[list[int], list[float]]]
-    settings: str | None
-    training: dict[str, Any]
-    predictions: Path | None
-    prediction: dict[str, Any]
+    beside: Beside
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved settings, flat: ``train.optim.base_lr`` -> 0.02."""
-        settings = parse_yaml(self.settings, self.folder / CONFIG) if self.settings else {}
-        if not isinstance(settings, dict):
-            raise InputError(f"{self.folder / CONFIG}: not the settings of a run; move the file away")
-        return _flat(settings)
+        return _flat(self.beside.settings)
 
 
 @dataclass(frozen=True)
@@ -105,9 +89,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Collection:
-    """All methods of a report, with the same classes and conventions."""
+    """All methods of a report, with the same classes and conventions.
+
+    Attributes:
+        methods: In the order given.
+        unfinished: Runs that have no result yet.
+    """
 
     methods: tuple[Method, ...]
+    unfinished: tuple[Unfinished, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,6 +120,11 @@ class Collection:
         """All cases of all methods, sorted."""
         return tuple(sorted({case for method in self.methods for case in method.cases}))
 
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What lies beside the tables and could not be read."""
+        return tuple(one for method in self.methods for seed in method.seeds for one in seed.beside.left_out)
+
     def metric(self, column: str) -> Metric:
         """Return the description of a metric column."""
         return self.methods[0].metric(column)
@@ -140,129 +135,53 @@ def collect(runs: Sequence[Path], dataset: str | None = None) -> Collection:
 
     Args:
         runs: Folders of methods (each with ``seed_*`` folders that hold ``result.csv``), single evaluated folders, or
-            folders of methods.
+            folders of methods. Seed folders of one parent are one method.
         dataset: Names the classes and the tail; default: as recorded by the evaluation.
 
     Raises:
-        InputError: lists every folder without results, every table that cannot be read, and methods whose classes or
-            conventions differ.
+        InputError: lists every folder without runs, every table that cannot be read, and methods whose classes or
+            conventions differ; or no run has a result yet.
     """
-    if not runs:
-        raise InputError("give at least one run: the folder of a method, with seed_0, seed_1, ... in it")
-    groups: list[tuple[Path, tuple[Path, ...] | None]] = []
-    problems: list[str] = []
-    for run in runs:
-        try:
-            groups += _methods_in(Path(run))
-        except InputError as error:
-            problems += error.problems
-    names = _unique_names([base for base, _ in groups])
+    groups = group_runs(runs)
+    names = method_names(groups)
     methods: list[Method] = []
-    for name, (base, folders) in zip(names, groups, strict=True):
+    problems: list[str] = []
+    for name, group in zip(names, groups, strict=True):
         try:
-            methods.append(_read_method(name, base, folders, dataset))
+            methods += [_read_method(name, group, dataset)] if group.finished else []
         except InputError as error:
             problems += error.problems
-    if not problems:
-        problems = _incompatible(methods)
+    problems = problems or _incompatible(methods)
     if problems:
         raise InputError(problems)
-    return Collection(tuple(methods))
+    return Collection(tuple(methods), tuple(unfinished_of(names, groups)))
 
 
-def _methods_in(run: Path) -> list[tuple[Path, tuple[Path, ...] | None]]:
-    """Return (folder of a method, its chosen seed folders or None for all) for each method in a folder."""
-    if not run.is_dir():
-        raise InputError(f"{run}: no such folder; give a run folder of `duomod train` or `duomod pipeline`")
-    run = run.resolve()
-    if (run / RESULT_TABLE).is_file():
-        return [(run.parent if run.match(SEEDS) else run, (run,))]
-    if any((seed / RESULT_TABLE).is_file() for seed in run.glob(SEEDS)):
-        return [(run, None)]
-    inside = sorted(path for path in run.iterdir() if path.is_dir() and any(path.glob(f"{SEEDS}/{RESULT_TABLE}")))
-    if not inside:
-        raise InputError(
-            f"{run}: holds no {RESULT_TABLE}, no {SEEDS}/{RESULT_TABLE} and no folder with these; run `duomod evaluate`"
-            " first"
-        )
-    return [(path, None) for path in inside]
-
-
-def _unique_names(bases: Sequence[Path]) -> list[str]:
-    """Folder names; where two are alike, with as many of their parents as tell them apart."""
-    names = [base.name for base in bases]
-    for depth in range(2, 6):
-        names = [
-            "/".join(base.parts[-depth:]) if names.count(name) > 1 else name
-            for base, name in zip(bases, names, strict=True)
-        ]
-    return names
-
-
-def _read_method(name: str, base: Path, folders: tuple[Path, ...] | None, dataset: str | None) -> Method:
-    missing: list[str] = []
-    if folders is None:
-        tables, missing = find_results(base, SEEDS, RESULT, 1)
-    else:
-        tables = {folder.name: read_result(folder / RESULT_TABLE) for folder in folders}
+def _read_method(name: str, group: Group, dataset: str | None) -> Method:
+    tables: dict[str, ResultTable] = {}
+    problems: list[str] = []
+    for path in group.finished:
+        try:
+            tables[path.parent.name] = read_result(path)
+        except InputError as error:
+            problems += error.problems
+    problems = problems or incompatible(tables)
+    if problems:
+        raise InputError(problems)
     if any("Dice" not in table.values for table in tables.values()):
-        raise InputError(f"{base}: the tables have no Dice columns; evaluate with --metrics dice")
-    summary, _ = summarise(base, tables, options=AggregateOptions(dataset=dataset), missing=missing)
-    seeds = tuple(_read_seed(table) for table in tables.values())
+        raise InputError(f"{group.base}: the tables have no Dice columns; evaluate with --metrics dice")
+    missing = [f"{folder.name} has no result yet" for folder in group.unfinished]
+    summary, _ = summarise(group.base, tables, options=AggregateOptions(dataset=dataset), missing=missing)
+    seeds = tuple(
+        Seed(seed, place, table, read_beside(table, place))
+        for seed, table in tables.items()
+        if (place := name if table.path.parent == group.base else f"{name}, {seed}")
+    )
     values = {
         column: np.stack([table.of_cases(summary.cases, column) for table in tables.values()])
         for column in summary.metrics
     }
     return Method(name, seeds, summary, values)
-
-
-def _read_seed(table: ResultTable) -> Seed:
-    folder = table.path.parent
-    predictions = folder / "predictions"
-    recorded = Path(table.info.predictions) if table.info else None
-    found = next((path for path in (predictions, recorded) if path is not None and path.is_dir()), None)
-    settings = folder / CONFIG
-    return Seed(
-        name=folder.name,
-        folder=folder,
-        table=table,
-        organs=read_organs(table.path),
-        curves=read_curves(folder / "metrics.jsonl"),
-        settings=read_text(settings) if settings.is_file() else None,
-        training=_recorded(folder / TRAINED),
-        predictions=found,
-        prediction=_recorded(found / PREDICTED) if found else {},
-    )
-
-
-def _recorded(path: Path) -> dict[str, Any]:
-    """Content of a JSON file that a stage wrote; empty where there is none, as in folders made elsewhere."""
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a record of duomod; move it away, or run that stage again")
-    return content
-
-
-def read_curves(log: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read ``metrics.jsonl``: logged name -> (steps, values). A last line cut off by a crash is left out.
-
-    Raises:
-        InputError: any other line is broken.
-    """
-    curves: dict[str, tuple[list[int], list[float]]] = {}
-    if not log.is_file():
-        return curves
-    for record in read_json_lines(log):
-        if not isinstance(record.get("step"), int):
-            raise InputError(f"{log}: a line has no whole number as step; move the file away to report without it")
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(int(record["step"]))
-                values.append(float(value))
-    return curves
 
 
 def _incompatible(methods: Sequence[Method]) -> list[str]:

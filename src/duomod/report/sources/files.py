@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from duomod.datasets.case_names import case_id
+from duomod.datasets.case_names import case_id, check_case_id
+from duomod.datasets.folder import Content, content, listed
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
-from duomod.report.sources.collect import Collection, Method, Seed
+from duomod.report.sources.collect import Collection
+from duomod.report.sources.records import LeftOut, exists, is_file, is_folder
 from duomod.report.sources.scans import CaseSource, Overlay
-from duomod.settings import checked
+
+#: nnU-Net's number of a channel, behind the case's name.
+_CHANNEL = "_0000"
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class CaseFiles:
         scan: The scan, or None if it is not to be found.
         truth: Its true label map, or None.
         predictions: (method, seed) -> label map.
-        modality: For the grey window.
+        modality: For the grey window; None where neither the prediction nor the data set's description says it.
         label_merges: Raw label value -> class index, applied when the truth is read.
     """
 
@@ -31,7 +35,7 @@ class CaseFiles:
     scan: Path | None
     truth: Path | None
     predictions: dict[tuple[str, str], Path]
-    modality: Modality
+    modality: Modality | None
     label_merges: Mapping[int, int]
 
     @property
@@ -39,14 +43,18 @@ class CaseFiles:
         """The case's id: its file name without endings."""
         return case_id(self.case)
 
-    def source(self, predictions: Sequence[Overlay], classes: Sequence[str]) -> CaseSource | None:
+    def left_out(self, problem: str) -> LeftOut:
+        """Say that a file of the case could not be read; the sentence names the file."""
+        return LeftOut(f"case {self.name}", "a scan or label map", problem)
+
+    def source(self, predictions: Sequence[Overlay], num_classes: int) -> CaseSource | None:
         """Return what shows the case with these predictions; None if its scan is not to be found."""
         if self.scan is None:
             return None
-        return CaseSource(self.name, self.scan, self.truth, predictions, classes, self.modality, self.label_merges)
+        return CaseSource(self.scan, self.truth, predictions, num_classes, self.modality, self.label_merges)
 
 
-def locate(collection: Collection, images: Path | None, truth: Path | None) -> tuple[list[CaseFiles], list[str]]:
+def locate(collection: Collection, images: Path | None, truth: Path | None) -> list[CaseFiles]:
     """Find the files of all cases.
 
     Args:
@@ -55,68 +63,104 @@ def locate(collection: Collection, images: Path | None, truth: Path | None) -> t
         truth: Folder of true label maps; default: the one that the evaluation recorded.
 
     Returns:
-        One entry per case, and sentences about what was not found.
+        One entry per case; see :func:`lacking` for what was not found.
 
     Raises:
-        InputError: a folder that was given is missing or lacks some case.
+        InputError: a folder that was given is missing, lacks some case, or has two files of one.
     """
-    problems = [f"{folder}: no such folder" for folder in (images, truth) if folder is not None and not folder.is_dir()]
+    given = [folder for folder in (images, truth) if folder is not None]
+    problems = [f"{folder}: no such folder" for folder in given if not is_folder(folder)]
     if problems:
         raise InputError(problems)
-    seeds = [(method, seed) for method in collection.methods for seed in method.seeds]
-    found = [_case_files(case, seeds, images, truth) for case in collection.cases]
-    for folder, what in ((images, "scan"), (truth, "truth")):
+    folders = _Folders()
+    for folder in given:
+        problems += folders.content(folder).problems
+    found = [_case_files(case, collection, folders, images, truth) for case in collection.cases]
+    for place, what in ((images, "scan"), (truth, "truth")):
         lacking = [files.name for files in found if getattr(files, what) is None]
-        if folder is not None and lacking:
-            problems.append(f"{folder}: holds no {what} of {', '.join(lacking)}")
+        if place is not None and lacking:
+            problems.append(f"{place}: holds no {what} of {listed(lacking)}")
     if problems:
         raise InputError(problems)
+    return found
+
+
+def remarks(collection: Collection, cases: Sequence[CaseFiles]) -> list[str]:
+    """Sentences about scans, truths and predictions that were not found."""
     notes = []
     for what, flag in (("scan", "--images"), ("truth", "--truth")):
-        lacking = [files.name for files in found if getattr(files, what) is None]
+        lacking = [files.name for files in cases if getattr(files, what) is None]
         if lacking:
-            which = "all cases" if len(lacking) == len(found) else ", ".join(lacking)
+            which = "all cases" if len(lacking) == len(cases) else listed(lacking)
             notes.append(f"{what} not found for {which}: no picture and no viewer there; name the folder with {flag}")
-    without = [f"{method.name} {seed.name}" for method, seed in seeds if seed.predictions is None]
+    seeds = [(method, seed) for method in collection.methods for seed in method.seeds]
+    without = [seed.place for _, seed in seeds if seed.beside.predictions is None]
     if without:
-        notes.append(f"predictions not found: {', '.join(without)}")
-    return found, notes
+        notes.append(f"predictions not found: {'; '.join(without)}")
+    for method, seed in seeds:
+        gone = [
+            files.name
+            for files in cases
+            if files.case in seed.table.cases and (method.name, seed.name) not in files.predictions
+        ]
+        if seed.beside.predictions is not None and gone:
+            notes.append(f"{seed.place}: no label map of {listed(gone)}")
+    return notes
 
 
-def _case_files(case: str, seeds: Iterable[tuple[Method, Seed]], images: Path | None, truth: Path | None) -> CaseFiles:
+class _Folders:
+    """Folders of label maps and scans, each looked into once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, Content] = {}
+
+    def content(self, folder: Path) -> Content:
+        """What a folder holds; nothing where it cannot be listed."""
+        if folder not in self._found:
+            try:
+                self._found[folder] = content(folder) if is_folder(folder) else Content(folder, {})
+            except InputError:
+                self._found[folder] = Content(folder, {})
+        return self._found[folder]
+
+    def of_case(self, place: Path, name: str) -> Path | None:
+        """A case's file or DICOM folder in a folder; nnU-Net's channel suffix may follow the name. A file is itself."""
+        if is_file(place):
+            return place
+        files = self.content(place).files
+        found = next((files[case] for case in (name, f"{name}{_CHANNEL}") if case in files), None)
+        return found or next((path for path in _folders_of(place, name) if is_folder(path)), None)
+
+
+def _folders_of(place: Path, name: str) -> list[Path]:
+    try:
+        return [place / check_case_id(name), place / f"{name}{_CHANNEL}"]
+    except ValueError:  # a name that would lead elsewhere
+        return []
+
+
+def _case_files(
+    case: str, collection: Collection, folders: _Folders, images: Path | None, truth: Path | None
+) -> CaseFiles:
     name = case_id(case)
     predictions: dict[tuple[str, str], Path] = {}
-    scan = _in_folder(images, name) if images is not None else None
-    true = _in_folder(truth, name) if truth is not None else None
+    scan = folders.of_case(images, name) if images is not None else None
+    true = folders.of_case(truth, name) if truth is not None else None
+    modality: Modality | None = None
     spec: DatasetSpec | None = None
-    for method, seed in seeds:
-        if seed.predictions is not None and (seed.predictions / case).is_file():
-            predictions[method.name, seed.name] = seed.predictions / case
-        recorded = seed.prediction.get("scans", {}).get(name)
-        if scan is None and images is None and recorded and Path(recorded).exists():
-            scan = Path(recorded)
-        if true is None and truth is None and seed.table.info is not None:
-            true = _in_folder(Path(seed.table.info.truth), name)
-        spec = spec or _spec(seed)
-    if spec is None:
-        return CaseFiles(case, scan, true, predictions, "MR", {})
-    return CaseFiles(case, scan, true, predictions, spec.case_modality(name), spec.label_merges)
-
-
-def _in_folder(folder: Path, name: str) -> Path | None:
-    """A case's file or DICOM folder; nnU-Net's channel suffix ``_0000`` may follow the name."""
-    candidates = (f"{name}{suffix}{ending}" for suffix in ("", "_0000") for ending in (".nii.gz", ".nii", ""))
-    return next((folder / candidate for candidate in candidates if (folder / candidate).exists()), None)
-
-
-def _spec(seed: Seed) -> DatasetSpec | None:
-    """The data set's description, as the prediction recorded it."""
-    spec = seed.prediction.get("settings", {}).get("spec")
-    if spec is None:
-        return None
-    return checked(
-        DatasetSpec,
-        spec,
-        source=f"{seed.predictions}/prediction.json: its data set description cannot be read; predict again with this"
-        " version: ",
-    )
+    for method in collection.methods:
+        for seed in method.seeds:
+            beside = seed.beside
+            labels = folders.of_case(beside.predictions, name) if beside.predictions is not None else None
+            if labels is not None and is_file(labels):
+                predictions[method.name, seed.name] = labels
+            recorded = beside.prediction.scans.get(name)
+            if scan is None and images is None and recorded and exists(Path(recorded)):
+                scan = Path(recorded)
+            if true is None and truth is None and seed.table.info is not None:
+                true = folders.of_case(Path(seed.table.info.truth), name)
+            spec = spec or beside.prediction.settings.spec
+            modality = modality or beside.prediction.modalities.get(name)
+    if modality is None and spec is not None and not spec.modality_rules:
+        modality = spec.modality
+    return CaseFiles(case, scan, true, predictions, modality, spec.label_merges if spec is not None else {})

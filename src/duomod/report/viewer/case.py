@@ -8,7 +8,7 @@ patient's right, front and top (RAS).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from duomod.datasets.grid import Geometry
 from duomod.datasets.scan import to_array
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.sources.scans import CaseSource, label_array, read_case
+from duomod.report.sources.scans import CaseImages, label_array
 from duomod.report.templates import script_json
 from duomod.report.viewer.facts import LabelFacts, centres, label_facts
 from duomod.report.viewer.framing import Frame, framed
@@ -30,76 +30,48 @@ from duomod.workspace import atomic_path
 MAX_VOXELS = 12_000_000
 
 
-@dataclass(frozen=True)
-class CaseSummary:
-    """What :func:`write_case` wrote.
-
-    Attributes:
-        case: Case id.
-        path: The script.
-        size: Voxels in the script, x y z.
-        spacing: mm, x y z.
-        notes: Sentences about what was cut off or coarsened.
-        truth: Volumes of the truth, or None.
-        predictions: In the order given.
-    """
-
-    case: str
-    path: Path
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    notes: tuple[str, ...]
-    truth: LabelFacts | None
-    predictions: tuple[LabelFacts, ...]
-
-
-def write_case(target: Path, source: CaseSource, *, max_voxels: int = MAX_VOXELS) -> CaseSummary:
+def write_case(
+    target: Path, case: str, images: CaseImages, classes: Sequence[str], *, max_voxels: int = MAX_VOXELS
+) -> None:
     """Write the viewer's script of a case, atomically.
 
     Args:
         target: The ``.js`` file.
-        source: The case's files; its id is the one under which the page finds it.
+        case: Its id, under which the page finds it.
+        images: The scan and its label maps.
+        classes: Class names, background first.
         max_voxels: Most voxels of the volume on the screen.
-
-    Returns:
-        What was written, with volumes and Dice.
-
-    Raises:
-        InputError: see :func:`duomod.report.sources.scans.read_case`.
     """
-    scan, maps = read_case(source)
+    scan, maps = images.scan, images.maps
     full = [label_array(one) for one in maps]
-    true_map, predictions = (full[0], full[1:]) if source.truth is not None else (None, full)
+    true_map, predictions = (full[0], full[1:]) if images.truth is not None else (None, full)
     truth, predicted = label_facts(
         true_map,
-        [(overlay.name, labels) for overlay, labels in zip(source.predictions, predictions, strict=True)],
-        len(source.classes),
+        [(name, labels) for (name, _), labels in zip(images.predictions, predictions, strict=True)],
+        len(classes),
         float(np.prod(Geometry.of(scan).spacing)) / 1000,
     )
     frame = framed(scan, maps, max_voxels)
     facts = [*([truth] if truth is not None else []), *predicted]
     data = {
         "format": 1,
-        "modality": source.modality,
+        "modality": images.modality,
         "size": list(frame.scan.GetSize()),
         "spacing": [round(value, 6) for value in frame.scan.GetSpacing()],
         "affine": frame.affine,
         "notes": list(frame.notes),
-        "image": grey_image(to_array(frame.scan), source.modality),
+        "image": grey_image(to_array(frame.scan), images.modality),
         "classes": [
-            {"label": label, "name": str(source.classes[label]), "colour": organ_colour(label)}
-            for label in range(1, len(source.classes))
+            {"label": label, "name": str(classes[label]), "colour": organ_colour(label)}
+            for label in range(1, len(classes))
         ],
         "errors": {"missed": FALSE_NEGATIVE, "extra": FALSE_POSITIVE},
         "maps": [
-            _label_map(frame, index, fact, len(source.classes), is_truth=fact is truth)
-            for index, fact in enumerate(facts)
+            _label_map(frame, index, fact, len(classes), is_truth=fact is truth) for index, fact in enumerate(facts)
         ],
     }
     with atomic_path(target) as temporary:
-        temporary.write_text(script_text(source.case, data), encoding="ascii")
-    size, spacing = frame.scan.GetSize(), frame.scan.GetSpacing()
-    return CaseSummary(source.case, target, size, spacing, frame.notes, truth, tuple(predicted))
+        temporary.write_text(script_text(case, data), encoding="ascii")
 
 
 def script_text(case: str, data: dict[str, Any]) -> str:

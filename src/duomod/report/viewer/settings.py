@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from duomod.flags import Dataset, Flag
+from duomod.flags import Anonymous, Dataset, Flag
 from duomod.settings import Settings
 
 
@@ -22,6 +22,7 @@ class ViewSettings(Settings):
     dataset: Dataset = None
     port: int = Field(0, ge=0, le=65535, description="Of the server; 0: a free one.")
     browser: bool = Field(True, description="Open the page.")
+    anonymous: Anonymous = False
     output: Annotated[Path | None, Flag("--output", "-o")] = Field(
         None, description="Write the page into this folder instead of serving it."
     )
