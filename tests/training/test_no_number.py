@@ -129,6 +129,10 @@ class TestNoNumber:
             else:
                 assert record(**options).state.skipped == 20
 
+    def test_as_many_with_a_good_one_in_between_do_not(self, record: Any) -> None:
+        spoilt = spoilt_at(*range(2, 17), *range(18, 28))
+        assert record(slopes=spoilt, on_nan="skip", max_epochs=15).state.skipped == 25
+
     def test_weights_that_are_gone_end_the_run_even_then(self, record: Any) -> None:
         with pytest.raises(DuomodError, match="step 2 of 6"):
             record(on_nan="skip", optim={"base_lr": 3e38})
