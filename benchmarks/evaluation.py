@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -128,7 +129,7 @@ def surface_distance(pred: Labels, truth: Labels) -> dict[str, list[float]]:
     return {"ASD (surfels)": values}
 
 
-CONTENDERS = {
+CONTENDERS: dict[str, tuple[Callable[[Labels, Labels], dict[str, list[float]]], int | None]] = {
     "duomod: Dice, ASSD, HD95, NSD": (lambda p, t: ours(p, t, ("dice", "asd", "hd95", "nsd")), 1),
     "duomod: ASSD alone": (lambda p, t: ours(p, t, ("asd",)), 1),
     "surface-distance: ASD alone": (surface_distance, 1),

@@ -16,6 +16,8 @@ import argparse
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +29,8 @@ from duomod.evaluation.aggregate import Spread, Summary
 from duomod.evaluation.metrics import Metric
 from duomod.evaluation.settings import AggregateOptions, EvaluateOptions
 from duomod.evaluation.tables import summaries_of
-from duomod.experiments.pipeline import StepsFailed, run_experiment
+from duomod.experiments.pipeline import run_experiment
+from duomod.experiments.schedule import StepsFailed
 from duomod.experiments.settings import MethodEntry, PipelineConfig, Stages
 from duomod.inference.settings import PredictOptions
 from duomod.methods.registry import METHODS
@@ -39,6 +42,8 @@ from duomod.workspace import write_text
 SEEDS = (0, 1, 2)
 OURS = ("duomodnet", "duomodnet_ce", "duomodnet_rlm")
 BEST = 8
+#: Scans of the phantom.
+CASES = 80
 METRICS = ("dice", "asd", "recall")
 
 
@@ -156,7 +161,7 @@ def main() -> None:
 def prepare(name: str, bench: Bench, data: Path | None, folder: Path) -> tuple[Path, Path]:
     """Return the raw and the preprocessed data set, making what is missing."""
     if name == "phantom":
-        raw = write_phantom(PhantomSettings(out=folder / "raw", cases=80, preset="tiny"))
+        raw = write_phantom(PhantomSettings(out=folder / "raw", cases=CASES, preset="tiny"))
     elif data is None:
         raise SystemExit(f"{name} needs --data FOLDER")
     else:
@@ -214,15 +219,15 @@ class Study:
                 preset="compact",
                 labeled_count=bench.labelled,
                 settings={
-                    "max_epochs": bench.steps // 50,
-                    "steps_per_epoch": 50,
-                    "validation": {"every_epochs": bench.steps // 50},
+                    "max_epochs": (epochs := max(1, bench.steps // 50)),
+                    "steps_per_epoch": min(50, bench.steps),
+                    "validation": {"every_epochs": epochs},
                     **bench.settings,
                 },
             ),
         )
         try:
-            run_experiment(config)
+            run_experiment(config, shlex.join(["python", *sys.argv]))
         except StepsFailed as error:
             print(error)
 
@@ -280,11 +285,11 @@ class Study:
         return cells
 
 
-def shown(spread: Spread | None, metric: dict[str, Any]) -> str:
+def shown(spread: Spread | None, metric: Metric) -> str:
     """Mean ± standard deviation, with one decimal."""
     if spread is None or spread.mean != spread.mean:
         return "n/a"
-    scale = Metric(**metric).scale
+    scale = metric.scale
     mean = f"{spread.mean * scale:.1f}"
     return mean if spread.std != spread.std else f"{mean} ± {spread.std * scale:.1f}"
 

@@ -35,8 +35,12 @@ def in_one_line(text: str, most: int = 200) -> str:
 
 
 def nearest_name(wrong: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the known name closest to ``wrong``, or an empty string."""
-    matches = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    """Return `` Did you mean 'x'?`` for the known name closest to ``wrong``, or an empty string.
+
+    Among thousands of names (the cases of a large data set) none is looked for: it would take seconds.
+    """
+    names = list(known)
+    matches = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5) if len(names) <= 2000 else []
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 

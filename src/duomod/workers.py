@@ -175,10 +175,7 @@ class _Pool:
             time.sleep(0.01)
         if code is None:
             return "told to end by another program" if codes else "perhaps for lack of memory"
-        if code >= 0:
-            return f"exit code {code}"
-        number = signal.Signals(-code)
-        return f"{number.name}{_MEANING.get(number, '')}"
+        return how_it_ended(code)
 
     def end(self) -> None:
         """Tell the processes to end, and kill those that do not; if this is interrupted, at once."""
@@ -191,6 +188,14 @@ class _Pool:
         finally:
             for process in self._processes:
                 process.kill()
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code of a process in words, and what it mostly means."""
+    if code >= 0:
+        return f"exit code {code}"
+    number = signal.Signals(-code)
+    return f"{number.name}{_MEANING.get(number, '')}"
 
 
 @contextmanager
@@ -220,7 +225,7 @@ def _end(*_: object) -> None:
     sys.exit(_TOLD_TO_END)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when the one that began it is gone, however it went."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -239,7 +244,7 @@ def _begin(threads: int | None) -> None:
     # exception, so that half-written files are removed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     plain()
     if threads is None:
         return

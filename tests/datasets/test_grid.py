@@ -77,13 +77,23 @@ class TestSame:
     def test_half_a_voxel_is_far_too_much(self) -> None:
         assert shifted(0.5).differences(geometry())
 
-    def test_headers_of_four_decimals_over_a_whole_ct_are_the_same(self) -> None:
-        turn = Rotation.from_euler("xyz", (2, 3, 5), degrees=True).as_matrix()
-        exact = geometry((512, 512, 300), (0.703125, 0.703125, 1.25), (-180.123456, -170.654321, 37.5), turn)
+    @pytest.mark.parametrize("seed", range(20))
+    def test_headers_of_five_decimals_over_a_whole_ct_are_the_same(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        turn = Rotation.random(random_state=seed).as_matrix()
+        edges = tuple(rng.uniform((0.69, 0.69, 0.9), (0.71, 0.71, 1.1)).tolist())
+        exact = geometry((512, 512, 600), edges, tuple(rng.uniform(-300, 300, 3).tolist()), turn)
         rounded = geometry(
-            exact.size, (0.7031, 0.7031, 1.25), tuple(round(v, 4) for v in exact.origin), np.round(turn, 6)
+            exact.size,
+            tuple(round(v, 5) for v in exact.spacing),
+            tuple(round(v, 5) for v in exact.origin),
+            np.round(turn, 5),
         )
         assert rounded.differences(exact) == []
+
+    def test_four_decimals_over_a_whole_ct_are_not(self) -> None:
+        exact = geometry((512, 512, 600), (0.70005, 0.70005, 1.00005))
+        assert geometry(exact.size, (0.7, 0.7, 1.0)).differences(exact)
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, 10_000), st.floats(0.0, 0.2))

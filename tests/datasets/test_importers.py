@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,36 @@ class TestCases:
         (problem,) = list_cases(raw(tmp_path, "imagesTr/readme.txt"), load_spec("amos22"))[1]
         assert "no .nii.gz file" in problem
 
+    def test_the_image_suffix_belongs_to_names_of_images(self, tmp_path: Path) -> None:
+        """Cases p_0000 and p_0001 of an nnU-Net set: their label maps are called so, too."""
+        images = "imagesTr/p_0000_0000.nii.gz imagesTr/p_0001_0000.nii.gz imagesTr/q_0000.nii.gz"
+        raw(tmp_path, f"{images} labelsTr/p_0000.nii.gz labelsTr/p_0001.nii.gz labelsTr/q_0000.nii.gz")
+        cases = good_cases(tmp_path, load_spec("flare22"))
+        labels = {case.case_id: case.label.name for case in cases if case.label is not None}
+        assert labels == {"p_0000": "p_0000.nii.gz", "p_0001": "p_0001.nii.gz", "q": "q_0000.nii.gz"}
+
+    def test_what_is_not_read_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        files = "imagesTr/a.nii.gz imagesTr/b.NII.GZ imagesTr/._a.nii.gz imagesTr/old/c.nii.gz labelsTr/b.nrrd"
+        raw(tmp_path, f"{files} imagesTs2/d.nii.gz astray.nii.gz labelsTr/readme.txt")
+        cases = good_cases(tmp_path, load_spec("amos22"))
+        assert [(c.case_id, c.label is not None) for c in cases] == [("a", False), ("b", True)]
+        assert capsys.readouterr().err.splitlines() == [
+            f"{tmp_path}/imagesTr: 3 files, 2 used; not read: ._a.nii.gz, old/ (1 scan)",
+            f"{tmp_path}/labelsTr: 2 files, 1 used; not read: readme.txt",
+            f"{tmp_path}: not read: imagesTs2/ (1 scan), astray.nii.gz",
+        ]
+
+    def test_two_label_maps_of_one_case_are_a_problem(self, tmp_path: Path) -> None:
+        raw(tmp_path, "imagesTr/a.nii.gz labelsTr/a.nii.gz labelsTr/a.nii")
+        (problem,) = list_cases(tmp_path, load_spec("amos22"))[1]
+        assert "labelsTr: 2 files of the case a: a.nii, a.nii.gz" in problem
+
+    def test_accents_written_in_two_ways_meet(self, tmp_path: Path) -> None:
+        name = "M\u00fcller.nii.gz"
+        raw(tmp_path, f"imagesTr/{unicodedata.normalize('NFD', name)} labelsTr/{name}")
+        (case,) = good_cases(tmp_path, load_spec("amos22"))
+        assert (case.case_id, case.label is not None) == ("M\u00fcller", True)
+
     def test_ids_with_dots_endings_and_numbers_meet_their_labels(self, tmp_path: Path) -> None:
         raw(tmp_path, "imagesTr/a.1.nii.gz imagesTr/b.nii imagesTr/c_0000.nii labelsTr/a.1.nii labelsTr/b.nii.gz")
         cases = good_cases(tmp_path, load_spec("amos22"))
@@ -124,6 +155,58 @@ class TestDescription:
     def test_a_folders_name_does_not_overrule_its_own_classes(self, tmp_path: Path) -> None:
         folder = raw(tmp_path / "AMOS22", "imagesTr/a.nii.gz", numbered(["background", "tumour"]))
         assert resolve_spec(folder, None, None).classes == ("background", "tumour")
+
+    def test_a_folders_name_does_not_overrule_as_many_classes_of_its_own(self, tmp_path: Path) -> None:
+        names = ["background", *(f"part {i}" for i in range(1, 16))]
+        folder = raw(tmp_path / "AMOS22", "imagesTr/a.nii.gz", numbered(names))
+        assert resolve_spec(folder, None, None).classes == tuple(names)
+
+    def test_the_classes_in_another_order_are_another_set(self, tmp_path: Path) -> None:
+        names = [*AMOS_AS_PUBLISHED]
+        names[2], names[3] = names[3], names[2]
+        folder = raw(tmp_path / "AMOS22", "imagesTr/a.nii.gz", numbered(names))
+        assert resolve_spec(folder, None, None).classes == tuple(names)
+
+    @pytest.mark.parametrize(
+        ("name", "classes"),
+        [("hippocampus", ["background", "Anterior", "Posterior"]), ("la", ["background", "left atrium"])],
+    )
+    @pytest.mark.parametrize("by_number", [True, False])
+    @pytest.mark.parametrize("dataset", [None, "itself"])
+    def test_known_classes_may_lie_in_any_layout(
+        self, tmp_path: Path, name: str, classes: list[str], by_number: bool, dataset: str | None
+    ) -> None:
+        """The Decathlon's tasks 4 and 2, and the same as nnU-Net has them."""
+        labels = {str(i): n for i, n in enumerate(classes)} if by_number else {n: i for i, n in enumerate(classes)}
+        files = (
+            "imagesTr/a_0000.nii.gz imagesTr/b_0000.nii.gz labelsTr/a.nii.gz labelsTr/b.nii.gz imagesTs/c_0000.nii.gz"
+        )
+        if by_number:
+            files = files.replace("_0000", "")
+        described = {"labels": labels, "channel_names" if not by_number else "modality": {"0": "MRI"}}
+        folder = raw(tmp_path / "TaskXX", files, described)
+        spec = resolve_spec(folder, name if dataset else None, None)
+        assert (spec.name, spec.modality) == (name, "MR")
+        assert [(c.case_id, c.role, c.label is not None) for c in good_cases(folder, spec)] == [
+            ("a", "Tr", True), ("b", "Tr", True), ("c", "Ts", False),
+        ]  # fmt: skip
+
+    def test_no_folder_is_taken_for_two_parts(self, tmp_path: Path) -> None:
+        files = "train/images/a.nii.gz train/labels/a.nii.gz test/images/b.nii.gz test/labels/b.nii.gz"
+        spec = resolve_spec(raw(tmp_path / "x", files, numbered(["background", "left atrium"])), None, None)
+        assert spec == load_spec("la")
+        other = resolve_spec(raw(tmp_path / "y", files, numbered(["background", "tumour"])), None, None)
+        assert [(c.case_id, c.role) for c in good_cases(tmp_path / "y", other)] == [("a", "Tr"), ("b", "Ts")]
+
+    def test_a_users_own_description_says_where_the_files_lie(self, tmp_path: Path) -> None:
+        (tmp_path / "my.yaml").write_text("{name: x, classes: [background, a], folders: {train_images: ct}}")
+        folder = raw(tmp_path / "x", "imagesTr/a.nii.gz")
+        with pytest.raises(InputError, match="no folder ct"):
+            list_cases(folder, resolve_spec(folder, str(tmp_path / "my.yaml"), None))
+
+    def test_a_format_of_others_is_no_preprocessed_set(self, tmp_path: Path) -> None:
+        described = {**numbered(["background", "tumour"]), "format": "NIfTI"}
+        assert resolve_spec(raw(tmp_path / "x", "imagesTr/a.nii.gz", described), None, None).num_classes == 2
 
     def test_keys_are_sorted_by_number(self, tmp_path: Path) -> None:
         names = ["background", *(f"part {i}" for i in range(1, 13))]

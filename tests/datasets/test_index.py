@@ -50,6 +50,13 @@ def test_styles(content: object, classes: int, tmp_path: Path) -> None:
         ({"0": "background", "1": 7}, "label 1 must have a name"),
         ({"0": "background", "1": "a", "2": "a"}, "name of its own"),
         ({"0": "background"}, "at least two classes"),
+        ({"0": "background", "1": ["a"]}, "label 1 must have a name, found ['a']"),
+        ({"0": "background", "1": None}, "must have a name, found None"),
+        ({"0": "background", "1": "a", "01": "b"}, "there twice"),
+        ({"background": 0, "a": {"b": 1}}, "must have a number"),
+        ({"background": 0, "a": 1.5}, "must have a number"),
+        ({"background": 0, "a": 10**8}, "must have a number"),
+        ({"background": 0, **{f"c{i}": i for i in range(2, 3000)}}, "and 2988 more"),
     ],
 )
 def test_classes_that_cannot_be_used_are_explained(labels: object, words: str, tmp_path: Path) -> None:
@@ -68,6 +75,16 @@ def test_classes_that_cannot_be_used_are_explained(labels: object, words: str, t
         ({"modality": "ct"}, "CT", 1),
         ({"modality": ["MRI"]}, "MR", 1),
         ({"channel_names": {"0": "T1", "1": "T2"}}, "MR", 2),
+        ({"modality": {"0": "CT scan"}}, "CT", 1),
+        ({"modality": {"0": "CT_abdomen"}}, "CT", 1),
+        ({"modality": {"0": "Computed Tomography"}}, "CT", 1),
+        ({"modality": {"0": "ADC"}}, "MR", 1),
+        ({"modality": {"0": "Pelvic ectopic T2"}}, "MR", 1),
+        ({"modality": {"0": 5}}, None, 1),
+        ({"modality": {"0": {"name": "CT"}}}, None, 1),
+        ({"modality": {"0": ""}}, None, 1),
+        ({"modality": 7}, None, 1),
+        ({"modality": {}}, None, 1),
         ({}, None, 1),
     ],
 )
@@ -86,6 +103,8 @@ def test_an_ignored_label_is_told_and_is_no_class(tmp_path: Path) -> None:
 def test_ours_is_known_by_its_format(tmp_path: Path) -> None:
     assert index(tmp_path, {"format": "duomod-preprocessed-1", "spec": {"classes": ["background", "a"]}}).preprocessed
     assert not index(tmp_path, {"classes": ["background", "a"]}).preprocessed
+    for foreign in ("NIfTI", "nii.gz", 1, None, ["duomod-preprocessed-1"], {}):
+        assert not index(tmp_path, {"format": foreign, "classes": ["background", "a"]}).preprocessed
 
 
 def test_what_is_no_json_is_an_error(tmp_path: Path) -> None:
@@ -94,3 +113,8 @@ def test_what_is_no_json_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(InputError, match="not a valid JSON"):
         read_index(tmp_path / "dataset.json")
+
+
+def test_classes_that_are_no_names_are_explained(tmp_path: Path) -> None:
+    assert "must be names, found 1" in index(tmp_path, {"classes": ["background", 1]}).problems[0]
+    assert index(tmp_path, {"name": 5, "file_ending": [".nii"], "classes": ["background", "a"]}).problems == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -371,3 +372,15 @@ def test_a_labelled_part_covers_all_classes_where_a_greedy_choice_would_not() ->
     cases = {n: Facts((9, *(int(c in classes) for c in "abcdef"))) for n, classes in have.items()}
     for seed in range(5):
         assert set(divide(cases, spec, seed).order[:2]) == {"left", "right"}
+
+
+def test_thirty_thousand_cases_take_seconds(tmp_path: Path) -> None:
+    made = FakeStore(tmp_path, cases(labelled=15_000, unlabelled=15_000))
+    began = time.monotonic()
+    make_splits(made, 0)
+    split = resolve_split(made, split="labeled_all")
+    assert len(split.labelled) + len(split.unlabelled) + len(split.eval) + len(split.test) == 30_000
+    problems = raw_list_problems(tmp_path / "splits", list(made.cases)[:-1])
+    assert all("no such case: un14999." in problem for problem in problems)
+    assert problems
+    assert time.monotonic() - began < 15

@@ -77,10 +77,11 @@ def test_a_json_that_cannot_be_used_is_said_and_passed_over(tmp_path: Path, caps
 
 
 def test_preprocess_and_evaluate_read_one_json_alike(tmp_path: Path) -> None:
-    """Other names than AMOS's, in a folder called after it: both go by the folder's name."""
+    """Other names than AMOS's, as many, in a folder called after it: both go by the names, which are the user's."""
     folder = tmp_path / "AMOS22"
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     labels = {"background": 0, **{f"part {i}": i for i in range(1, 16)}}
     (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    assert find_naming(tmp_path, folder / "labelsTr", None, None).classes == resolve_spec(folder, None, None).classes
+    for found in (find_naming(tmp_path, folder / "labelsTr", None, None), resolve_spec(folder, None, None)):
+        assert found.classes == tuple(labels)

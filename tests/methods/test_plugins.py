@@ -14,13 +14,14 @@ import torch
 
 from duomod.config import NetworkConfig
 from duomod.datasets.grid import Geometry
+from duomod.datasets.index import FORMAT
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.methods import registry
 from duomod.methods.conformance import check_method
 from duomod.networks import registry as networks
 from duomod.networks.conformance import check_network
-from duomod.preprocessing.store import FORMAT, CaseRecord, case_files
+from duomod.preprocessing.store import CaseRecord, case_files
 from duomod.settings import checked
 from duomod.training.build import build_method, with_networks
 from duomod.training.checkpoint import read_checkpoint, save_checkpoint

@@ -23,8 +23,10 @@ from duomod.preprocessing.preprocess import run_preprocess
 from duomod.preprocessing.settings import PreprocessSettings
 from duomod.preprocessing.store import Store
 from duomod.training.checkpoint import read_checkpoint
-from duomod.training.loop import Run, State, fit
+from duomod.training.loop import fit
 from duomod.training.model_info import ModelInfo
+from duomod.training.run import Run, State
+from duomod.training.settings import OnNan
 
 SHAPE = (12, 16, 16)
 SPLIT = Split("by hand", ("case_0", "case_1"), ("case_2", "case_3", "case_4"), ("case_5", "case_6"), ("case_7",))
@@ -153,6 +155,7 @@ class Records:
 class Recorder(Method):
     """loss = slope(step) * weight: the gradient is known, the rest is written down."""
 
+    latest_loss: Tensor
     info = MethodInfo(title="Recorder", paper="none", year=2026, summary="writes down what the loop does to it")
     views = ("strong",)
 
@@ -161,12 +164,15 @@ class Recorder(Method):
         self.records = records
         self.gauge = Gauge(records.looks)
         self._slopes, self._recalls = slopes, list(recalls)
+        self.register_buffer("latest_loss", torch.zeros(()))
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         weight = self.gauge.weight
         training = self.training and self.gauge.training
         self.records.steps.append(Step(progress, training, batch, weight.item(), torch.rand(()).item()))
-        return StepOutput(self._slopes(progress.step) * weight, {"progress": torch.tensor(float(progress.step))})
+        loss = self._slopes(progress.step) * weight
+        self.latest_loss = loss.detach()
+        return StepOutput(loss, {"progress": torch.tensor(float(progress.step))})
 
     def after_step(self, progress: Progress) -> None:
         self.records.after.append((progress, self.gauge.weight.item()))
@@ -199,6 +205,7 @@ class Record:
         seed: int = 0,
         split: Split = SPLIT,
         dtype: torch.dtype | None = None,
+        on_nan: OnNan = "stop",
         **settings: Any,
     ) -> Records:
         settings = {"max_epochs": 3, "steps_per_epoch": 2, "augment": {"flip_x": "none"}, **settings}
@@ -219,6 +226,7 @@ class Record:
             dtype=dtype,
             total_steps=(config.max_epochs + config.final_epoch) * settings["steps_per_epoch"],
             steps_per_epoch=settings["steps_per_epoch"],
+            on_nan=on_nan,
         )
         self.latest.state = fit(run, resume)
         return self.latest

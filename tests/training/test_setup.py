@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import duomod.training.setup
-from duomod.training.loop import Run, State
+from duomod.training.run import Run, State
 from duomod.training.settings import TrainSettings
 from duomod.training.setup import run_train
 

@@ -208,10 +208,13 @@ def _held_out(
     count = max(1, int(wanted * labelled + 0.5)) if wanted < 1 else int(wanted)
     limit = min(count, labelled // _AT_MOST_ONE_IN[part])
     chosen: list[str] = []
-    for unit in reversed(list(free)):
+    left: list[Unit] = []
+    for unit in reversed(free):
         if len(chosen) + len(unit) <= limit:
             chosen += unit
-            free.remove(unit)
+        else:
+            left.append(unit)
+    free[:] = reversed(left)
     if len(chosen) < count or reason:
         what = f"{len(chosen)} of {labelled} labelled training cases are held out for {part}"
         why = reason or f"{count} would leave too few for training"

@@ -19,7 +19,8 @@ from duomod.datasets.scan import read_header
 Triple = tuple[float, float, float]
 
 #: Two grids are the same when no voxel lies farther from its counterpart than this share of the shortest voxel edge.
-#: Headers rounded to four decimals stay below it over a whole CT; a grid shifted by half a voxel is far above it.
+#: Headers whose spacing, origin and direction are rounded to five decimals stay below it over a whole CT (512 x 512 x
+#: 600 voxels of 0.7 x 0.7 x 1 mm); rounding to four decimals adds up to more there, a quarter of a voxel at worst.
 SAME_WITHIN = 0.05
 
 

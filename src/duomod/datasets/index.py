@@ -8,12 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import Modality
 from duomod.errors import InputError
 from duomod.workspace import read_json
 
+#: Written into the dataset.json of a preprocessed data set as ``format``.
+FORMAT = "duomod-preprocessed-1"
+_OUR_FORMATS = "duomod-preprocessed"
+
 #: nnU-Net's name for voxels that nobody labelled, and the number that others give them. Not a class.
 _IGNORED = ("ignore", 255)
+
+_NUMBER = re.compile("[0-9]{1,6}")
+
+#: In a channel's name; any other name is that of a kind of MR, as nnU-Net takes it.
+_IS_CT = re.compile(r"(?<![a-z])(ct|cect|ncct|computed tomography)(?![a-z])", re.IGNORECASE)
+
+#: At most so many problems of one file are told.
+_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -58,15 +71,15 @@ def read_index(path: Path) -> Index:
     content = read_json(path)
     if not isinstance(content, dict):
         return Index()
-    preprocessed = "format" in content
+    preprocessed = preprocessed_format(content) is not None
     if isinstance(content.get("spec"), dict):
         content = content["spec"]
     modality, channels = _modality(content.get("channel_names", content.get("modality")))
     found = Index(
-        name=str(content.get("name", "")),
+        name=_text(content.get("name", "")),
         modality=modality,
         channels=channels,
-        file_ending=str(content.get("file_ending", ".nii.gz")),
+        file_ending=_text(content.get("file_ending", ".nii.gz")),
         preprocessed=preprocessed,
         names_channels="channel_names" in content,
     )
@@ -77,15 +90,28 @@ def read_index(path: Path) -> Index:
     return replace(found, style=style, classes=classes, ignored=ignored)
 
 
+def preprocessed_format(content: Any) -> str | None:
+    """The format that a dataset.json names, if ``duomod preprocess`` wrote it; others may have a ``format``, too."""
+    found = content.get("format") if isinstance(content, dict) else None
+    return found if isinstance(found, str) and found.startswith(_OUR_FORMATS) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _classes(content: Mapping[str, Any], path: Path) -> tuple[str, tuple[str, ...], int | None]:
     """Style, names in label order (empty where there are none), and the number of the ignored label."""
-    listed = content.get("classes")
-    if isinstance(listed, list) and len(listed) > 1:
-        return "duomod", tuple(map(str, listed)), None
+    names_given = content.get("classes")
+    if isinstance(names_given, list) and len(names_given) > 1:
+        odd = [name for name in names_given if not isinstance(name, str)]
+        if odd:
+            raise InputError(f"{path}: 'classes' must be names, found {_short(odd[0])}")
+        return "duomod", tuple(names_given), None
     labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
         return "duomod", (), None
-    numbers = all(re.fullmatch(r"\d+", str(key)) for key in labels)
+    numbers = all(_NUMBER.fullmatch(key) for key in labels)
     by_number = numbers and not all(isinstance(value, int) for value in labels.values())
     names = _by_number(labels, path) if by_number else _by_name(labels, path)
     ignored = next((number for number, name in names.items() if number in _IGNORED or name in _IGNORED), None)
@@ -93,7 +119,7 @@ def _classes(content: Mapping[str, Any], path: Path) -> tuple[str, tuple[str, ..
         del names[ignored]
     names.setdefault(0, "background")
     if sorted(names) != list(range(len(names))):
-        found = ", ".join(map(str, sorted(names)))
+        found = listed([str(number) for number in sorted(names)])
         raise InputError(f"{path}: label numbers must be 0, 1, 2, ... without gaps, found {found}")
     ordered = tuple(names[number] for number in range(len(names)))
     if len(set(ordered)) < len(ordered) or len(ordered) < 2:
@@ -104,9 +130,12 @@ def _classes(content: Mapping[str, Any], path: Path) -> tuple[str, tuple[str, ..
 def _by_number(labels: Mapping[str, Any], path: Path) -> dict[int, str]:
     wrong = [key for key, value in labels.items() if not isinstance(value, str)]
     if wrong:
-        raise InputError(f"{path}: label {wrong[0]} must have a name, found {labels[wrong[0]]!r}")
+        raise InputError(f"{path}: label {wrong[0]} must have a name, found {_short(labels[wrong[0]])}")
     # By number, not by text: "10" comes after "9".
-    return {int(key): labels[key] for key in sorted(labels, key=int)}
+    names = {int(key): labels[key] for key in sorted(labels, key=int)}
+    if len(names) < len(labels):
+        raise InputError(f"{path}: a label number is there twice, with and without leading zeros")
+    return names
 
 
 def _by_name(labels: Mapping[str, Any], path: Path) -> dict[int, str]:
@@ -115,18 +144,23 @@ def _by_name(labels: Mapping[str, Any], path: Path) -> dict[int, str]:
     for name, number in labels.items():
         if isinstance(number, list):
             problems.append(
-                f"{path}: class '{name}' is a region (labels {number}); duomod needs one number per class:"
+                f"{path}: class '{name}' is a region (labels {_short(number)}); duomod needs one number per class:"
                 " write label maps with one value per structure and list those"
             )
-        elif isinstance(number, bool) or not re.fullmatch(r"\d+", str(number)):
-            problems.append(f"{path}: class '{name}' must have a number, found {number!r}")
+        elif not isinstance(number, (int, str)) or not _NUMBER.fullmatch(str(number)):
+            problems.append(f"{path}: class '{name}' must have a number, found {_short(number)}")
         elif int(number) in names:
             problems.append(f"{path}: classes '{names[int(number)]}' and '{name}' have the same number {number}")
         else:
             names[int(number)] = str(name)
     if problems:
-        raise InputError(problems)
+        raise InputError(problems[:_MOST_PROBLEMS])
     return names
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _modality(channels: Any) -> tuple[Modality | None, int]:
@@ -137,4 +171,6 @@ def _modality(channels: Any) -> tuple[Modality | None, int]:
         channels = [channels]
     if not isinstance(channels, list) or not channels:
         return None, 1
-    return ("CT" if str(channels[0]).strip().casefold() == "ct" else "MR"), len(channels)
+    if not isinstance(channels[0], str) or not channels[0].strip():
+        return None, len(channels)
+    return ("CT" if _IS_CT.search(channels[0]) else "MR"), len(channels)

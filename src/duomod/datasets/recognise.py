@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from duomod.console import say
-from duomod.datasets.case_names import SCAN_ENDINGS
+from duomod.datasets.case_names import SCAN_ENDINGS, shown
 from duomod.datasets.folder import content
 from duomod.datasets.index import Index, read_index
 from duomod.datasets.labels import MOST_CLASSES
@@ -15,25 +15,20 @@ from duomod.datasets.spec import (
     Folders,
     Modality,
     builtin_names,
+    is_builtin,
     load_spec,
     numbered_classes,
     parse_spec,
 )
 from duomod.errors import InputError
 
-#: Where images and labels may lie in a data set without description of its own; the first that exists is taken.
-_LAYOUTS = (
-    Folders(),
-    Folders(train_images="images", train_labels="labels"),
-    Folders(
-        train_images="train/images",
-        train_labels="train/labels",
-        val_images="val/images",
-        val_labels="val/labels",
-        test_images="test/images",
-        test_labels="test/labels",
-    ),
-)
+#: Where images and labels of a part may lie in a data set whose description does not say it or is not the user's own.
+#: The description's own folders come first, then the first of these that exists.
+_IMAGES_AND_LABELS: dict[str, tuple[tuple[str, str], ...]] = {
+    "train": (("imagesTr", "labelsTr"), ("images", "labels"), ("train/images", "train/labels")),
+    "val": (("imagesVa", "labelsVa"), ("imagesVal", "labelsVal"), ("val/images", "val/labels")),
+    "test": (("imagesTs", "labelsTs"), ("test/images", "test/labels")),
+}
 
 #: Suffix of the first channel in nnU-Net's naming.
 _CHANNEL = "_0000"
@@ -43,8 +38,8 @@ def resolve_spec(data_path: Path, dataset: str | None, num_classes: int | None) 
     """Find the description of a raw data set.
 
     In this order: ``dataset`` (a built-in name or a YAML file); a built-in one with the classes of the folder's
-    dataset.json; a built-in one with the folder's name; dataset.json alone; ``num_classes`` alone. What was recognised
-    is said in a line.
+    dataset.json; dataset.json alone; a built-in one with the folder's name; ``num_classes`` alone. What was recognised
+    is said in a line. Where the files lie is another question: a built-in description takes the folders that there are.
 
     Args:
         data_path: Raw folder.
@@ -66,6 +61,8 @@ def resolve_spec(data_path: Path, dataset: str | None, num_classes: int | None) 
     else:
         _check_index(index, path)
         spec, source = _recognise(data_path, index, num_classes)
+    if dataset is None or is_builtin(dataset):
+        spec = _as_laid_out(spec, data_path)
     if num_classes is not None and num_classes != spec.num_classes:
         raise InputError(
             f"--num_classes {num_classes} disagrees with {source}, which has {spec.num_classes} classes, background"
@@ -85,8 +82,8 @@ def _check_index(index: Index, path: Path) -> None:
     problems = list(index.problems)
     if index.ignored is not None:
         problems.append(f"{path}: nnU-Net's 'ignore' label is not supported; relabel those voxels ({index.ignored})")
-    if index.classes and index.file_ending not in SCAN_ENDINGS:
-        problems.append(f"{path}: file_ending '{index.file_ending}' is not read; convert the scans to .nii.gz")
+    if index.classes and index.file_ending.lower() not in SCAN_ENDINGS:
+        problems.append(f"{path}: file_ending '{shown(index.file_ending)}' is not read; convert the scans to .nii.gz")
     if problems:
         raise InputError(problems)
 
@@ -122,21 +119,36 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
 
 
 def _generic(data_path: Path, classes: tuple[str, ...], modality: Modality) -> DatasetSpec:
-    folders = next((layout for layout in _LAYOUTS if (data_path / layout.train_images).is_dir()), Folders())
-    facts = {
-        "name": data_path.resolve().name or "dataset",
-        "classes": classes,
-        "folders": folders.model_dump(),
-        "modality": modality,
-    }
+    facts = {"name": data_path.resolve().name or "dataset", "classes": classes, "modality": modality}
     return parse_spec(facts, str(data_path))
+
+
+def _as_laid_out(spec: DatasetSpec, data_path: Path) -> DatasetSpec:
+    """The description with the folders that exist, where its own do not; no folder is taken for two parts."""
+    own = spec.folders.model_dump()
+    taken = {folder for folder in own.values() if (data_path / folder).is_dir()}
+    found: dict[str, str] = {}
+    for part, layouts in _IMAGES_AND_LABELS.items():
+        images, labels = f"{part}_images", f"{part}_labels"
+        if own[images] in taken:
+            continue
+        there = next((pair for pair in layouts if (data_path / pair[0]).is_dir() and pair[0] not in taken), None)
+        if there is not None:
+            found |= {images: there[0], labels: there[1]}
+            taken |= set(there)
+    if not found:
+        return spec
+    if found.get("train_images", own["train_images"]) != own["train_images"]:
+        say(f"{data_path}: images are in {found['train_images']}, labels in {found['train_labels']}")
+    return spec.model_copy(update={"folders": Folders(**(own | found))})
 
 
 def recognised(folder: Path, classes: tuple[str, ...] = ()) -> tuple[DatasetSpec, bool] | None:
     """Find the built-in description of the data set in a folder.
 
     Args:
-        folder: Its name counts, with or without a year, where its classes tell nothing or as many.
+        folder: Its name counts, with or without a year, where no classes are named; or where there are as many as the
+            description has with those that it merges: WORD lists the raw labels, one more than there are classes.
         classes: Names in its dataset.json; none where there is none.
 
     Returns:
@@ -146,26 +158,30 @@ def recognised(folder: Path, classes: tuple[str, ...] = ()) -> tuple[DatasetSpec
     if known is not None:
         return known, True
     named = _builtin_called(folder.resolve().name)
-    # WORD lists the raw labels, one more than there are classes after the merge.
-    if named is None or (
-        classes and len(classes) not in (named.num_classes, named.num_classes + len(named.label_merges))
-    ):
+    if named is None or (classes and (not named.label_merges or len(classes) != _raw_labels(named))):
         return None
     return named, False
+
+
+def _raw_labels(spec: DatasetSpec) -> int:
+    return spec.num_classes + len(spec.label_merges)
 
 
 def _builtin_like(classes: tuple[str, ...]) -> DatasetSpec | None:
     """The built-in description with these classes in this order.
 
     Names may differ in case and punctuation, and in up to a quarter of the places: AMOS's own dataset.json writes
-    "arota" and "postcava".
+    "arota" and "postcava". One that stands where another class of the description belongs is another data set.
     """
+    given = [_plain(name) for name in classes[1:]]
     for name in builtin_names():
         spec = load_spec(name)
-        if len(spec.classes) == len(classes):
-            same = sum(_plain(a) == _plain(b) for a, b in zip(spec.classes[1:], classes[1:], strict=True))
-            if same >= 0.75 * (len(classes) - 1):
-                return spec
+        own = [_plain(name) for name in spec.classes[1:]]
+        if len(own) != len(given):
+            continue
+        differing = [theirs for ours, theirs in zip(own, given, strict=True) if ours != theirs]
+        if len(differing) <= 0.25 * len(own) and not set(differing) & set(own):
+            return spec
     return None
 
 

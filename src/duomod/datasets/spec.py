@@ -104,6 +104,8 @@ class DatasetSpec(Settings):
     def _names_are_consistent(self) -> DatasetSpec:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: a name appears twice")
+        if not all(name.strip() and name.isprintable() for name in self.classes):
+            raise ValueError("classes: a name is empty or holds control characters")
         if not all(name.strip() for name in (self.name, *self.classes)):
             raise ValueError("name, classes: a name is empty")
         named = [("tail_classes", name) for name in self.tail_classes]
@@ -161,6 +163,11 @@ def _builtin() -> dict[str, Traversable]:
 def builtin_names() -> list[str]:
     """Names of the data set descriptions that ship with the package."""
     return sorted(_builtin())
+
+
+def is_builtin(name_or_path: str) -> bool:
+    """Whether a name is that of a description that ships with the package (else it is the path of a user's own)."""
+    return _ALIASES.get(name_or_path, name_or_path) in _builtin()
 
 
 def parse_spec(data: Mapping[str, Any], source: str) -> DatasetSpec:

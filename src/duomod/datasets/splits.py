@@ -13,6 +13,7 @@ from typing import Protocol
 
 from duomod.console import say
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.split_lists import EVAL_NAMES, as_text, lists_in
 from duomod.datasets.split_lists import Lists as _Lists
@@ -51,7 +52,7 @@ def overlaps(parts: Mapping[str, Sequence[str]]) -> list[str]:
     for (a, in_a), (b, in_b) in itertools.combinations(parts.items(), 2):
         both = sorted(set(in_a) & set(in_b))
         if both:
-            found.append(f"{', '.join(both)}: in both {a} and {b}; a case may be in one part only")
+            found.append(f"{listed(both)}: in both {a} and {b}; a case may be in one part only")
     return found
 
 
@@ -67,7 +68,7 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
             continue
         unknown = sorted(set(lists[path.stem]) - set(known))
         if unknown:
-            problems.append(f"{path}: no such case: {', '.join(unknown)}.{nearest_name(unknown[0], known)}")
+            problems.append(f"{path}: no such case: {listed(unknown)}.{nearest_name(unknown[0], known)}")
     held_out = {name: ids for name, ids in lists.items() if name in (*EVAL_NAMES, "test")}
     found: dict[str, None] = dict.fromkeys(overlaps(held_out))
     for name in [name for name in lists if name.startswith("labeled_")]:
@@ -249,10 +250,10 @@ def _read_split(store: CaseStore, lists: _Lists, name: str, made: tuple[str, ...
         unknown = sorted(case for case in ids if case not in store.cases)
         if unknown:
             hint = nearest_name(unknown[0], store.cases)
-            problems.append(f"{lists.folder}: {part} names cases that do not exist: {', '.join(unknown)}.{hint}")
+            problems.append(f"{lists.folder}: {part} names cases that do not exist: {listed(unknown)}.{hint}")
         bare = sorted(case for case in ids if case in store.cases and not store.cases[case].labelled)
         if bare and part != "unlabelled":
-            problems.append(f"{lists.folder}: {part} names cases that have no label: {', '.join(bare)}")
+            problems.append(f"{lists.folder}: {part} names cases that have no label: {listed(bare)}")
     problems += [f"{lists.folder}: {text}" for text in overlaps(members)]
     train = lists.users("train").get("train", ())
     problems += [

@@ -13,6 +13,7 @@ from duomod.evaluation.tables import side_by_side
 from duomod.experiments.pipeline import run_experiment
 from duomod.experiments.settings import DemoSettings, MethodEntry, PipelineConfig, Stages
 from duomod.extras import require_report_packages
+from duomod.flags import command_line
 from duomod.preprocessing.settings import PreprocessOptions
 from duomod.report.settings import ReportOptions
 from duomod.training.settings import TrainOptions
@@ -35,7 +36,7 @@ def run_demo(settings: DemoSettings) -> Path:
     began = time.monotonic()
     raw, logs = settings.output / "phantom", settings.output / "logs"
     write_phantom(PhantomSettings(out=raw, cases=settings.cases, preset="tiny"))
-    run_experiment(_experiment(settings, raw, settings.output / "preprocessed", logs), settings)
+    run_experiment(_experiment(settings, raw, settings.output / "preprocessed", logs), command_line(settings))
     write_text(comparison_of(settings), side_by_side([logs / name for name in METHODS]) + "\n")
     say(f"finished in {time.monotonic() - began:.0f} s")
     return settings.output / "report" / "index.html"

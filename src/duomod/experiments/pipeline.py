@@ -11,7 +11,6 @@ from duomod.experiments.records import Records
 from duomod.experiments.schedule import PlanInterrupted, Schedule
 from duomod.experiments.settings import PipelineConfig, PipelineSettings, load_pipeline
 from duomod.flags import command_line
-from duomod.settings import Settings
 
 
 def run_pipeline(settings: PipelineSettings) -> Path | None:
@@ -29,15 +28,15 @@ def run_pipeline(settings: PipelineSettings) -> Path | None:
         executor = cls(own, Records(config.steps), config.jobs)
         out.print(plan_of(config).script(executor.environment), markup=False)
         return None
-    return run_experiment(config, settings)
+    return run_experiment(config, command_line(settings))
 
 
-def run_experiment(config: PipelineConfig, command: Settings) -> Path:
+def run_experiment(config: PipelineConfig, command: str) -> Path:
     """Run the stages; what is done already is left alone.
 
     Args:
         config: The experiment.
-        command: The command that was given: how to go on after an interruption.
+        command: The command line that was given: how to go on after an interruption.
 
     Returns:
         The path of the last result.
@@ -51,7 +50,7 @@ def run_experiment(config: PipelineConfig, command: Settings) -> Path:
     try:
         Schedule(plan_of(config), cls(own, records, config.jobs), records).run()
     except PlanInterrupted:
-        raise PlanInterrupted(f"to go on, run: {command_line(command)}") from None
+        raise PlanInterrupted(f"to go on, run: {command}") from None
     if config.stages.report:
         return config.report_settings().output
     if config.stages.comparison:

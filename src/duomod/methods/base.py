@@ -40,13 +40,29 @@ class Progress:
         return self.total_steps / self.steps_per_epoch
 
 
+#: What a training records under these names.
+_RECORDED = frozenset({"step", "loss", "learning_rate"})
+
+
 @dataclass
 class StepOutput:
     """What a step returns: only ``loss`` (scalar) is back-propagated; ``parts`` are detached tensors to log:
-    scalars, or (C,) one value per class."""
+    scalars, or (C,) one value per class.
+
+    Raises:
+        InputError: a part has the name of something else that is recorded.
+    """
 
     loss: Tensor
     parts: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        taken = [name for name in self.parts if name in _RECORDED or name.startswith("val_dice")]
+        if taken:
+            raise InputError(
+                f"a method's part may not be called '{taken[0]}': metrics.jsonl has something else under that name"
+                f" (also: {', '.join(sorted(_RECORDED))}, val_dice...); rename it in the method's StepOutput"
+            )
 
 
 @dataclass(frozen=True)

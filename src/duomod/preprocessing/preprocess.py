@@ -15,7 +15,7 @@ from pathlib import Path
 
 from duomod.console import progress, say
 from duomod.datasets.importers import RawCase, list_cases
-from duomod.datasets.index import read_index
+from duomod.datasets.index import FORMAT, read_index
 from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.scan import say_doubts
 from duomod.datasets.spec import DatasetSpec
@@ -26,7 +26,7 @@ from duomod.locks import locked
 from duomod.preprocessing.case import CaseJob, Refused, check_case, finished_record, marker_file, preprocess_case
 from duomod.preprocessing.intensity_check import Finding, of_set
 from duomod.preprocessing.settings import PreprocessSettings
-from duomod.preprocessing.store import FORMAT, STAGING, CaseRecord, Store, case_files
+from duomod.preprocessing.store import STAGING, CaseRecord, Store, case_files
 from duomod.workers import Task, run_tasks
 from duomod.workspace import sweep_parts, write_json, write_manifest
 

@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
-from duomod.datasets.case_names import CaseId
+from duomod.datasets.case_names import CaseId, shown
 from duomod.datasets.grid import Geometry
+from duomod.datasets.index import FORMAT, preprocessed_format
 from duomod.datasets.spec import DatasetSpec, Modality, parse_spec
 from duomod.errors import InputError
 from duomod.preprocessing.arrays import coordinates, mapped
 from duomod.preprocessing.intensity import normalise
 from duomod.settings import checked
 from duomod.workspace import read_json
-
-#: Written into dataset.json; a raw data set's dataset.json has no such field.
-FORMAT = "duomod-preprocessed-1"
 
 #: Sub-folder that holds finished cases until all of them are known to be good.
 STAGING = ".unfinished"
@@ -151,10 +149,11 @@ class Store:
                 raise InputError(f"{folder}: preprocessing has not finished; run the same duomod preprocess again")
             raise InputError(f"{folder}: not a preprocessed data set (no dataset.json); run duomod preprocess first")
         data = read_json(index)
-        if not isinstance(data, dict) or "format" not in data:
+        written = preprocessed_format(data)
+        if written is None:
             raise InputError(f"{folder}: not preprocessed (a raw data set?); run duomod preprocess first")
-        if data["format"] != FORMAT:
-            raise InputError(f"{index}: format {data['format']}, expected {FORMAT}; run duomod preprocess again")
+        if written != FORMAT:
+            raise InputError(f"{index}: format {shown(written)}, expected {FORMAT}; run duomod preprocess again")
         channels = data.get("channels", 1)
         if not isinstance(channels, int) or channels < 1:
             raise InputError(f"{index}: channels {channels}: must be a whole number of at least 1; preprocess again")

@@ -163,7 +163,7 @@ def setting_cells(collection: Collection) -> Table:
 
 
 def _incidental(name: str) -> bool:
-    return name in ("seed", "model", "data_path")
+    return name in ("seed", "model", "data_path") or name.startswith("machine.")
 
 
 def _setting(value: Any) -> str:

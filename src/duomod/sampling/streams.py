@@ -6,14 +6,13 @@ evaluation or test cases.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from duomod.datasets.splits import Split
 from duomod.errors import InputError
@@ -21,6 +20,7 @@ from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.store import BODY, Store
 from duomod.sampling.augment import augmented, own_generators
 from duomod.sampling.batch import Batch
+from duomod.sampling.loading import made_ahead
 from duomod.sampling.patches import Index3, corner_around, random_corner, read_patch
 from duomod.sampling.settings import AugmentConfig, CountsFrom, SamplingConfig, ViewConfig
 from duomod.sampling.views import with_views
@@ -35,6 +35,11 @@ class Crop:
     seed: int
     sampling: SamplingConfig
     augment: AugmentConfig
+
+    @property
+    def unlabelled_batch(self) -> int:
+        """Unlabelled patches per step."""
+        return self.sampling.batch_unlabeled or self.sampling.batch
 
     def augment_patch(
         self,
@@ -71,6 +76,23 @@ def case_at(cases: Sequence[str], position: int, seed: int, purpose: str, replac
     return cases[int(generator(seed, purpose, passes).permutation(len(cases))[index])]
 
 
+def _labelled_case(cases: Sequence[str], crop: Crop, step: int, index: int) -> str:
+    sampling = crop.sampling
+    return case_at(cases, step * sampling.batch + index, crop.seed, "labelled case", sampling.labelled_replacement)
+
+
+def _unlabelled_case(cases: Sequence[str], crop: Crop, step: int, index: int) -> str:
+    return case_at(cases, step * crop.unlabelled_batch + index, crop.seed, "unlabelled case", False)
+
+
+def cases_of_step(split: Split, crop: Crop, step: int, uses_unlabelled: bool) -> list[str]:
+    """The cases that a step's patches are cut from, in their order: labelled ones, then unlabelled ones."""
+    cases = [_labelled_case(split.labelled, crop, step, index) for index in range(crop.sampling.batch)]
+    if uses_unlabelled:
+        cases += [_unlabelled_case(split.unlabelled, crop, step, index) for index in range(crop.unlabelled_batch)]
+    return cases
+
+
 class LabelledStream:
     """Patches with labels, from labelled training cases."""
 
@@ -87,9 +109,7 @@ class LabelledStream:
     def sample(self, step: int, index: int) -> tuple[Tensor, Tensor]:
         """Return image (C, D, H, W) float32 and label (D, H, W) int64."""
         crop, sampling = self.crop, self.crop.sampling
-        case = case_at(
-            self.cases, step * sampling.batch + index, crop.seed, "labelled case", sampling.labelled_replacement
-        )
+        case = _labelled_case(self.cases, crop, step, index)
         rng = generator(crop.seed, "labelled crop", step, index)
         classes = [voxels for label, voxels in self.coords(case).items() if label != BODY and len(voxels)]
         if sampling.labelled == "foreground":
@@ -143,8 +163,7 @@ class UnlabelledStream:
     def sample(self, step: int, index: int) -> Tensor:
         """Return an image (C, D, H, W) float32."""
         crop = self.crop
-        batch = crop.sampling.batch_unlabeled or crop.sampling.batch
-        case = case_at(self.cases, step * batch + index, crop.seed, "unlabelled case", False)
+        case = _unlabelled_case(self.cases, crop, step, index)
         rng = generator(crop.seed, "unlabelled crop", step, index)
         body = [self.body(case)] if crop.sampling.unlabelled == "body" and len(self.body(case)) else []
         corner = crop.cut(rng, self.store.cases[case].shape, body, 1.0)
@@ -158,24 +177,39 @@ def _normalised_patch(store: Store, case: str, volume: NDArray[np.generic], corn
     return torch.from_numpy(np.pad(image, padding))
 
 
-class StepDataset(Dataset[Batch]):
-    """Item ``s`` is the whole batch of step ``s``."""
+class Steps:
+    """Makes the whole batch of any step."""
 
     def __init__(
         self, labelled: LabelledStream, unlabelled: UnlabelledStream | None, views: Mapping[str, ViewConfig]
     ) -> None:
         self.labelled, self.unlabelled, self.views = labelled, unlabelled, views
 
-    def __getitem__(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
         stream = self.labelled
         sampling = stream.crop.sampling
         pairs = [self.labelled.sample(step, i) for i in range(sampling.batch)]
         images = None
         if self.unlabelled is not None:
-            count = sampling.batch_unlabeled or sampling.batch
-            images = torch.stack([self.unlabelled.sample(step, i) for i in range(count)])
+            images = torch.stack([self.unlabelled.sample(step, i) for i in range(stream.crop.unlabelled_batch)])
         batch = Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]), images)
         return with_views(batch, self.views, stream.crop.seed, step, stream.store.spec.sided_label_pairs)
+
+
+def demand_cases(store: Store, split: Split, uses_unlabelled: bool) -> None:
+    """Check that a split has the cases that a training needs.
+
+    Raises:
+        InputError: no labelled case, or no unlabelled case although the method needs some.
+    """
+    if not split.labelled:
+        raise InputError(f"{store.folder}: split '{split.name}' has no labelled case")
+    if uses_unlabelled and not split.unlabelled:
+        raise InputError(
+            f"{store.folder}: split '{split.name}' has no unlabelled case, which this method needs;"
+            " label fewer (--labeled_ratio) or use --model supervised"
+        )
 
 
 #: Of methods that ask for none.
@@ -190,30 +224,18 @@ def batches(
     uses_unlabelled: bool,
     workers: int = 0,
     views: Mapping[str, ViewConfig] = NO_VIEWS,
-) -> Iterable[Batch]:
+) -> Generator[Batch]:
     """Return the batches of ``steps``, in order, made by ``workers`` processes (0: in this one), with ``views``.
+
+    Close it, or come to its end, so that the processes end: see :func:`made_ahead`, also for its errors.
 
     Raises:
         InputError: the split has no labelled case, or no unlabelled case although the method needs some.
     """
-    if not split.labelled:
-        raise InputError(f"{store.folder}: split '{split.name}' has no labelled case")
-    if uses_unlabelled and not split.unlabelled:
-        raise InputError(
-            f"{store.folder}: split '{split.name}' has no unlabelled case, which this method needs;"
-            " label fewer (--labeled_ratio) or use --model supervised"
-        )
-    dataset = StepDataset(
+    demand_cases(store, split, uses_unlabelled)
+    dataset = Steps(
         LabelledStream(store, split.labelled, crop),
         UnlabelledStream(store, split.unlabelled, crop) if uses_unlabelled else None,
         views,
     )
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=False,
-        prefetch_factor=2 if workers else None,
-    )
+    return made_ahead(dataset.batch, steps, workers) if workers else (dataset.batch(step) for step in steps)

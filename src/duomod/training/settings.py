@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -13,6 +13,9 @@ from duomod.config import PresetName, TrainChanges, TrainConfig
 from duomod.flags import FIRST_GPU, Flag, Gpu, NumClasses
 from duomod.methods.settings import MethodConfig
 from duomod.settings import Settings
+
+#: What happens at a step whose loss or gradient is not a number: the training ends, or the step is left out.
+OnNan = Literal["stop", "skip"]
 
 
 class TrainOptions(Settings):
@@ -30,6 +33,11 @@ class TrainOptions(Settings):
     split_seed: Seed = Field(0, description="Seed of a split that has to be made.")
     settings: Annotated[TrainChanges, Flag("--set")] = Field(
         {}, description="A training setting, e.g. --set optim.weight_decay=1e-4."
+    )
+    on_nan: OnNan = Field(
+        "stop",
+        description="A step whose loss or gradient is not a number: stop (the last good state stays), or skip it"
+        " (it is counted; more than 20 in a row stop).",
     )
     overwrite: bool = Field(False, description="Start anew in a folder that holds a run.")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from duomod.config import TrainConfig, train_config
 from duomod.console import say
@@ -20,16 +20,75 @@ from duomod.networks.shallow_bf16 import guard_shallow_convolutions
 from duomod.option_values import merged
 from duomod.preprocessing.store import Store
 from duomod.preprocessing.verify import verify
-from duomod.sampling.streams import Crop, class_counts
+from duomod.sampling.streams import Crop, class_counts, demand_cases
 from duomod.seeding import torch_seed
 from duomod.settings import checked
 from duomod.training.build import build_method, with_networks
-from duomod.training.load import resumed_state
-from duomod.training.loop import Run, fit
+from duomod.training.loop import fit
 from duomod.training.model_info import ModelInfo
 from duomod.training.precision import choose_device, choose_dtype, lay_out
+from duomod.training.rehearsal import demand_patch
+from duomod.training.run import Run
+from duomod.training.run_folder import MACHINE, as_on, data_sha256, machine, prepared, saved_state
 from duomod.training.settings import TrainSettings
-from duomod.workspace import CONFIG, METRICS, TRAINED, read_yaml, sweep_parts, write_manifest, write_text
+from duomod.workspace import sweep_parts, write_manifest
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What was asked for, looked up and checked; nothing is written yet."""
+
+    settings: TrainSettings
+    config: TrainConfig
+    own: MethodConfig
+    store: Store
+    split: Split
+    device: torch.device
+    dtype: torch.dtype | None
+    info: ModelInfo
+    steps_per_epoch: int
+
+    def resolved(self) -> dict[str, Any]:
+        """The content of ``config.yaml``."""
+        split = self.split
+        return {
+            "model": self.settings.model,
+            "preset": self.settings.preset,
+            "seed": self.settings.seed,
+            "data_path": str(self.settings.data_path.resolve()),
+            "data_sha256": data_sha256(self.store),
+            "split": {"name": split.name, "labelled": list(split.labelled), "unlabelled": len(split.unlabelled)},
+            "steps_per_epoch": self.steps_per_epoch,
+            "precision": str(self.dtype or torch.float32).removeprefix("torch."),
+            "networks": self.info.networks,
+            "train": self.config.model_dump(mode="json"),
+            "method": self.own.model_dump(mode="json"),
+            MACHINE: machine(self.device),
+        }
+
+    def run(self) -> Run:
+        """The run, with fresh weights."""
+        seed, info = self.settings.seed, self.info
+        torch.manual_seed(torch_seed(seed, "weights"))
+        crop = Crop(info.patch, seed, self.config.sampling, self.config.augment)
+        counts = class_counts(self.store, self.split.labelled, crop, self.own.counts_from)
+        method = build_method(info, counts, plugin=self.settings.plugin)
+        guard_shallow_convolutions(method, self.device, self.dtype)
+        lay_out(method, self.device)
+        return Run(
+            folder=self.settings.output_dir,
+            method=method,
+            info=info,
+            store=self.store,
+            split=self.split,
+            config=self.config,
+            seed=seed,
+            device=self.device,
+            dtype=self.dtype,
+            total_steps=(self.config.max_epochs + self.config.final_epoch) * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            on_nan=self.settings.on_nan,
+        )
 
 
 def run_train(settings: TrainSettings) -> Path:
@@ -39,8 +98,27 @@ def run_train(settings: TrainSettings) -> Path:
     At most one of labelled ratio, labelled count and split says which cases are labelled.
 
     Raises:
-        InputError: wrong use, or data that do not fit.
+        InputError: wrong use, data that do not fit, or another training in the same folder.
     """
+    plan = _planned(settings)
+    folder = settings.output_dir
+    best = folder / "ckpts" / "best_model.pth"
+    with locked(folder, "a training"):
+        sweep_parts(folder, folder / "ckpts")
+        resolved = plan.resolved()
+        condition, stored = prepared(folder, resolved, settings.resume, settings.overwrite)
+        if condition == "complete":
+            say(f"{folder}: this run is complete; nothing to do (--overwrite trains anew)")
+            return best
+        last = saved_state(folder, plan.info) if condition == "unfinished" else None
+        with as_on(stored.get(MACHINE, {}), resolved[MACHINE]):
+            run = plan.run()
+            _announce(run, settings)
+            _fit_and_record(run, last)
+    return best
+
+
+def _planned(settings: TrainSettings) -> _Plan:
     cls = chosen_method(settings.model, settings.plugin)
     config, own = _all_settings(cls, settings)
     store = _open_store(settings)
@@ -58,39 +136,10 @@ def run_train(settings: TrainSettings) -> Path:
         "modalities": sorted({store.cases[case].modality for case in (*split.labelled, *split.unlabelled)}),
     }
     info = with_networks(checked(ModelInfo, facts), settings.plugin)
+    demand_cases(store, split, cls.uses_unlabelled)
+    demand_patch(info, config.sampling, settings.plugin)
     steps_per_epoch = config.steps_per_epoch or _one_pass(split, config)
-    total = (config.max_epochs + config.final_epoch) * steps_per_epoch
-    resolved = {
-        "model": settings.model,
-        "preset": settings.preset,
-        "seed": settings.seed,
-        "data_path": str(settings.data_path.resolve()),
-        "split": {"name": split.name, "labelled": list(split.labelled), "unlabelled": len(split.unlabelled)},
-        "steps_per_epoch": steps_per_epoch,
-        "precision": str(dtype or torch.float32).removeprefix("torch."),
-        "networks": info.networks,
-        "train": config.model_dump(mode="json"),
-        "method": own.model_dump(mode="json"),
-    }
-    folder = settings.output_dir
-    with locked(folder, "a training"):
-        sweep_parts(folder, folder / "ckpts")
-        state = _prepare_folder(folder, resolved, settings.resume, settings.overwrite)
-        best = folder / "ckpts" / "best_model.pth"
-        if state == "complete":
-            say(f"{folder}: this run is complete; nothing to do (--overwrite trains anew)")
-            return best
-
-        torch.manual_seed(torch_seed(settings.seed, "weights"))
-        crop = Crop(info.patch, settings.seed, config.sampling, config.augment)
-        method = build_method(info, class_counts(store, split.labelled, crop, own.counts_from), plugin=settings.plugin)
-        guard_shallow_convolutions(method, device, dtype)
-        lay_out(method, device)
-        last = resumed_state(folder / "ckpts" / "last.pth", info) if state == "resume" else None
-        run = Run(folder, method, info, store, split, config, settings.seed, device, dtype, total, steps_per_epoch)
-        _announce(run, settings)
-        _fit_and_record(run, last)
-    return best
+    return _Plan(settings, config, own, store, split, device, dtype, info, steps_per_epoch)
 
 
 def _all_settings(cls: type[Method], settings: TrainSettings) -> tuple[TrainConfig, MethodConfig]:
@@ -148,6 +197,7 @@ def _fit_and_record(run: Run, last: dict[str, Any] | None) -> None:
         "train",
         networks=run.info.networks,
         steps=final.step,
+        skipped_steps=final.skipped,
         best_step=final.best_step,
         best_validation_dice=final.best_dice if final.best_dice >= 0 else None,
         seconds=round(time.monotonic() - began, 1),
@@ -185,53 +235,3 @@ def _describe(store: Store, split: Split) -> None:
     absent = [name for name, count in zip(store.spec.classes, counts, strict=True) if count == 0]
     if absent:
         say(f"no labelled training case has {', '.join(absent)}: the model cannot learn it")
-
-
-def _prepare_folder(folder: Path, resolved: dict[str, Any], resume: bool, overwrite: bool) -> str:
-    """Return ``new``, ``resume`` or ``complete``; write or check ``config.yaml``.
-
-    Raises:
-        InputError: the folder holds a run and neither --resume nor --overwrite is given, or the settings differ.
-    """
-    stored_path, last = folder / CONFIG, folder / "ckpts" / "last.pth"
-    complete = (folder / TRAINED).is_file()
-    if overwrite or not (last.is_file() or complete):
-        for old in (folder / TRAINED, last, folder / "ckpts" / "best_model.pth", folder / METRICS):
-            old.unlink(missing_ok=True)
-        write_text(stored_path, yaml.safe_dump(resolved, sort_keys=False))
-        if resume:
-            say(f"{folder}: nothing to resume; starting from the beginning")
-        return "new"
-    stored = read_yaml(stored_path) if stored_path.is_file() else {}
-    if not isinstance(stored, dict) or not isinstance(stored.get("train", {}), dict):
-        raise InputError(f"{stored_path}: not the settings of a run; put the file back, or --overwrite to start anew")
-    # What a run begun before its networks were recorded cannot say, its checkpoint does.
-    changed = _differences({"networks": resolved["networks"], **_as_written_now(stored)}, resolved)
-    if changed:
-        raise InputError(
-            [
-                f"{folder}: holds a run with other settings; give another --output_dir, or --overwrite to replace it",
-                *changed,
-            ]
-        )
-    if complete:
-        return "complete"
-    if not resume:
-        raise InputError(f"{folder}: holds an unfinished run; add --resume to go on, or --overwrite to start anew")
-    return "resume"
-
-
-def _as_written_now(stored: dict[str, Any]) -> dict[str, Any]:
-    """A run's ``config.yaml`` with its augmentation as a list, which version 0.1 wrote as single settings."""
-    augment = stored.get("train", {}).get("augment", {})
-    if not isinstance(augment, dict) or "transforms" in augment:
-        return stored
-    # The preset says where its flips come from, which no setting of version 0.1 did.
-    now = train_config(str(stored.get("preset", "default")), {"augment": augment}).augment
-    return {**stored, "train": {**stored.get("train", {}), "augment": now.model_dump(mode="json")}}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [line for key in {**old, **new} for line in _differences(old.get(key), new.get(key), f"{path}.{key}")]
-    return [] if old == new else [f"  {path.lstrip('.')}: was {old}, now {new}"]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from torch import nn
+
 from duomod.errors import DuomodError
 
 #: Seconds within which several signals are one request: a cluster tells a job's processes, and each its own children.
@@ -57,6 +59,27 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for known, handler in previous.items():
             signal.signal(known, handler)
+
+
+class _StoppedError(Exception):
+    """Ends what a stoppable module is part of."""
+
+
+@contextmanager
+def stoppable(module: nn.Module, stop: StopRequest) -> Iterator[None]:
+    """End the block, without an error, at the next use of a module after a request to stop."""
+
+    def look(*_: object) -> None:
+        if stop.requested:
+            raise _StoppedError
+
+    hook = module.register_forward_pre_hook(look)
+    try:
+        yield
+    except _StoppedError:
+        pass
+    finally:
+        hook.remove()
 
 
 def resume_command() -> str:
