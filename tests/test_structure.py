@@ -50,7 +50,7 @@ UNUSED: set[str] = {
     "src/duomod/sampling/batch.py:View.carry_label",
 }
 #: The first of each group of functions with one body.
-COPIES: set[str] = {}
+COPIES: set[str] = set()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -14,13 +14,11 @@ from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.inference.predict import run_predict
-from duomod.inference.settings import PredictSettings
-from duomod.settings import checked
 from duomod.training.model_info import ModelInfo
 
 
 def predict(**options: object) -> Path:
-    return run_predict(checked(PredictSettings, {"gpu": "", **options}))
+    return run_predict(**{"gpu": "", **options})
 
 
 SPEC = DatasetSpec(

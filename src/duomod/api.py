@@ -102,7 +102,8 @@ class Predicted(Result):
         import pandas as pd
 
         made = read_json(self.folder / PREDICTED)
-        rows = [(case, self.folder / f"{case}.nii.gz", made["scans"].get(case)) for case in sorted(made["cases"])]
+        there = [case for case in sorted(made["cases"]) if (self.folder / f"{case}.nii.gz").is_file()]
+        rows = [(case, self.folder / f"{case}.nii.gz", made["scans"].get(case)) for case in there]
         return pd.DataFrame(rows, columns=["case", "labels", "scan"])
 
 

@@ -52,6 +52,7 @@ GIVEN = {
         "logs/amos/supervised": "runs/supervised",
         "run_unified_pipeline.sh": "/run_unified_pipeline.sh",
     },
+    "docs/prediction.md": {"scans": "raw/imagesVa", "best_model.pth": "runs/cps/seed_0/ckpts/best_model.pth"},
     "docs/report.md": {f"runs/{name}": f"runs/{name}" for name in ("supervised", "cps", "duomodnet")},
     "docs/results.md": {"ct": "raw", "ct/dicom": "dicom"},
     "docs/training.md": {"DATA": "preprocessed"},

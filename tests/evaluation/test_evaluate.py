@@ -14,7 +14,7 @@ from duomod.errors import DuomodError, InputError
 from duomod.evaluation import evaluate as module
 from duomod.evaluation.cases import CaseScores, Pair, Settings, score_case
 from duomod.evaluation.evaluate import run_evaluate
-from duomod.evaluation.results import organs_path, read_organs, read_result
+from duomod.evaluation.results import ResultInfo, organs_path, read_organs, read_result
 from duomod.evaluation.settings import EvaluateSettings
 from duomod.settings import checked
 
@@ -304,6 +304,27 @@ class TestResume:
         write(folders[0] / "a.nii.gz", organs(2))
         evaluate(*folders, empty_policy="reward_absence")
         assert table(result).loc["a.nii.gz", "Dice_Class1"] == 0.5
+
+    def test_other_names_of_the_same_classes_are_a_change(self, folders: tuple[Path, Path]) -> None:
+        spec = {"name": "mine", "classes": ["background", "x", "y", "z"]}
+        description = folders[0].parent / "mine.yaml"
+
+        def info(**changes: object) -> ResultInfo:
+            description.write_text(json.dumps({**spec, **changes}))
+            return read_result(evaluate(*folders, dataset=str(description))).info
+
+        assert info().tail_classes == ()
+        assert info(tail_classes=["z"]).tail_classes == ("z",)
+        assert info(name="other", tail_classes=["z"]).dataset == "other"
+        assert info(name="other", classes=["background", "x", "y", "w"]).classes[3] == "w"
+
+    def test_a_lost_or_edited_table_of_organs_is_made_again(self, folders: tuple[Path, Path]) -> None:
+        organs_table = organs_path(evaluate(*folders))
+        whole = organs_table.read_bytes()
+        for spoil in (organs_table.unlink, lambda: organs_table.write_bytes(whole[:-9])):
+            spoil()
+            evaluate(*folders)
+            assert organs_table.read_bytes() == whole
 
     def test_good_cases_are_kept_when_another_one_is_broken(
         self, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -286,9 +287,14 @@ MEASURES = (Measure(overlap("specificity", "{column}", "invented"), lambda pair:
     def measures(self, folder: Path, column: str, monkeypatch: pytest.MonkeyPatch) -> list[Measure]:
         (folder / "specificity.py").write_text(self.NEW.format(column=column))
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-        found = registry.measures_in(package.__path__)
-        sys.modules.pop("duomod.evaluation.metrics.specificity")
-        return found
+        monkeypatch.delitem(sys.modules, "duomod.evaluation.metrics.specificity", raising=False)
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, kept = True, sys.dont_write_bytecode
+        try:
+            return registry.measures_in(package.__path__)
+        finally:
+            sys.dont_write_bytecode = kept
+            sys.modules.pop("duomod.evaluation.metrics.specificity")
 
     def test_it_is_found_beside_the_others_and_computed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = self.measures(tmp_path, "Specificity", monkeypatch)
@@ -299,8 +305,20 @@ MEASURES = (Measure(overlap("specificity", "{column}", "invented"), lambda pair:
     def test_a_column_that_another_metric_fills_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with pytest.raises(ValueError, match="two metrics fill the column Dice"):
+        with pytest.raises(InputError, match="two metrics fill the column Dice"):
             registry.by_column(self.measures(tmp_path, "Dice", monkeypatch))
+
+    def test_a_name_that_another_metric_has_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.measures(tmp_path, "Specificity", monkeypatch)
+        assert list(registry.by_name(found)).count("specificity") == 1
+        with pytest.raises(InputError, match="two metrics are called 'specificity'"):
+            registry.by_name([*found, *self.measures(tmp_path, "Other", monkeypatch)])
+
+    @pytest.mark.parametrize("text", ["def helper(): ...", "MEASURES = 5", "MEASURES = (1, 2)"])
+    def test_a_file_without_measures_is_named(self, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(self, "NEW", text, raising=False)
+        with pytest.raises(InputError, match=r"specificity\.py: has no MEASURES, a tuple of Measure"):
+            self.measures(tmp_path, "Specificity", monkeypatch)
 
 
 class TestClassDice:

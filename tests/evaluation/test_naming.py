@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from duomod.datasets.index import FORMAT
 from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.spec import load_spec
 from duomod.errors import InputError
@@ -85,3 +86,22 @@ def test_preprocess_and_evaluate_read_one_json_alike(tmp_path: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
     for found in (find_naming(tmp_path, folder / "labelsTr", None, None), resolve_spec(folder, None, None)):
         assert found.classes == tuple(labels)
+
+
+def test_a_preprocessed_set_keeps_its_tail_its_merges_and_its_suffix(tmp_path: Path) -> None:
+    spec = load_spec("word").model_copy(update={"name": "ours", "image_suffix": "_0000"})
+    (tmp_path / "dataset.json").write_text(json.dumps({"format": FORMAT, "spec": spec.model_dump(mode="json")}))
+    (tmp_path / "labels").mkdir()
+    for naming in (
+        find_naming(tmp_path / "elsewhere", tmp_path / "labels", None, None),
+        find_naming(tmp_path, tmp_path / "labels", str(tmp_path / "dataset.json"), None),
+    ):
+        assert (naming.dataset, naming.classes, naming.image_suffix) == ("ours", spec.classes, "_0000")
+        assert (naming.tail_classes, dict(naming.label_merges)) == (spec.tail_classes, {16: 15})
+        assert naming.source == str(tmp_path / "dataset.json")
+
+
+def test_a_description_of_a_preprocessed_set_that_is_broken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"format": FORMAT, "spec": {"name": 5}}))
+    with pytest.raises(InputError, match=r"dataset\.json: spec: classes"):
+        find_naming(tmp_path, tmp_path, str(tmp_path / "dataset.json"), None)

@@ -51,7 +51,7 @@ class ByBrightness(nn.Module):
 @pytest.fixture
 def bright(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the checkpoint's network by one whose answer is known."""
-    monkeypatch.setattr(module, "load_predictor", lambda *_, **__: (ByBrightness().eval(), info()))
+    monkeypatch.setattr(module, "predictor_of", lambda *_, **__: (ByBrightness().eval(), info()))
 
 
 def dice(a: np.ndarray, b: np.ndarray, label: int) -> float:
@@ -74,8 +74,12 @@ class TestPredictImage:
         assert dice(sitk.GetArrayFromImage(result), expected, 2) > 0.95
 
     def test_a_scan_smaller_than_the_patch(self) -> None:
-        image = sitk.GetImageFromArray(np.full((3, 4, 5), 240, np.int16))
-        assert (sitk.GetArrayFromImage(predict_image(ByBrightness(), info(), image)) == 2).all()
+        image = sitk.GetImageFromArray(np.linspace(230, 280, 60).reshape(3, 4, 5).astype(np.int16))
+        with pytest.raises(InputError, match="none is below 0 HU"):
+            predict_image(ByBrightness(), info(), image)
+        assert (
+            sitk.GetArrayFromImage(predict_image(ByBrightness(), info(), image, accept_intensities=True)) == 2
+        ).all()
 
     def test_mr_is_normalised_by_case(self) -> None:
         rng = np.random.default_rng(0)
@@ -113,7 +117,9 @@ class TestFromScans:
         out = predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw_file(raw, "a_002"))
         assert [path.name for path in out.glob("*.nii.gz")] == ["a_002.nii.gz"]
 
-    def test_all_bad_scans_are_named_and_nothing_is_written(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
+    def test_strictly_all_bad_scans_are_named_and_nothing_is_written(
+        self, raw: Path, checkpoint: Path, tmp_path: Path
+    ) -> None:
         scans = tmp_path / "scans"
         shutil.copytree(raw / "imagesTr", scans)
         whole = (scans / "a_001_0000.nii.gz").read_bytes()
@@ -121,7 +127,8 @@ class TestFromScans:
         (scans / "b_0000.nii.gz").touch()
         nan = np.full((5, 5, 5), np.nan, np.float32)
         nibabel.save(nibabel.Nifti1Image(nan, np.eye(4)), scans / "c.nii.gz")
-        text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=scans))
+        call = {"model_path": checkpoint, "output_path": tmp_path / "out", "input_path": scans}
+        text = problems_of(lambda: predict(**call, strict=True))
         assert len(text.splitlines()) == 3
         for part in (
             "a_001_0000.nii.gz: the file is truncated",
@@ -135,7 +142,7 @@ class TestFromScans:
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001_0000.nii.gz")
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001.nii.gz")
         text = problems_of(lambda: predict(model_path=checkpoint, output_path=tmp_path / "o", input_path=tmp_path))
-        assert "two files of the case a_001" in text
+        assert "2 files of the case a_001: a_001.nii.gz, a_001_0000.nii.gz; keep one of them" in text
 
     def test_scans_are_never_overwritten(self, checkpoint: Path, tmp_path: Path) -> None:
         scan = write_scan(tmp_path / "x.nii.gz", 0)
@@ -221,6 +228,7 @@ class TestFromPreprocessed:
                 output_path=tmp_path / "out",
                 npy_path=preprocessed / "imagesTr",
                 original_nii_path=scans,
+                strict=True,
             )
         )
         assert len(text.splitlines()) == 2

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
+from duomod.datasets.folder import listed
 from duomod.datasets.spec import numbered_classes
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
@@ -39,9 +40,10 @@ from duomod.evaluation.results import (
 )
 from duomod.evaluation.settings import RESULT_TABLE, TOLERANCE_MM, EvaluateSettings, Tolerance
 from duomod.evaluation.texts import notes_of
+from duomod.inference.record import unlisted
 from duomod.version import __version__
 from duomod.workers import Task, run_tasks
-from duomod.workspace import sha256, write_text
+from duomod.workspace import PREDICTED, sha256, write_text
 
 
 def _tolerances(tolerance_mm: Tolerance, naming: Naming) -> tuple[float, ...]:
@@ -174,7 +176,8 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     ``<stem>_organs.csv`` (per case and organ: detected, misplaced, missed, false or absent, and both volumes in ml)
     and, last, ``<stem>.json`` with every convention. Scored cases are kept in a hidden folder beside the table until it
     is written: a run that was stopped goes on where it was. A run whose files and settings are unchanged does nothing.
-    Each of ``config.workers`` needs up to about 1 GB for a 512x512x130 scan.
+    Each of ``config.workers`` needs about 0.4 GB for a 512x512x130 scan, up to 0.8 GB where the maps are stored as
+    floats or a class fills the volume.
 
     Returns:
         The table's path; ``result.csv`` in the prediction folder by default.
@@ -196,6 +199,9 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     )
     if problems and not pairs:
         raise InputError(problems)
+    strangers = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    if strangers:
+        say(f"{config.pred_path}: its {PREDICTED} does not list {listed(strangers)}: not of the model that it names")
     keys = {pair.name: pair.key(settings) for pair in pairs}
     if not problems and _up_to_date(target, keys, settings, naming):
         say(f"{target} is up to date: same files, same settings.")
@@ -287,5 +293,10 @@ def _up_to_date(target: Path, keys: dict[str, str], settings: Settings, naming: 
         info = read_info(target)
     except InputError:
         return False
-    names = not naming.classes or (info is not None and info.classes == naming.classes)
-    return info is not None and names and info.case_keys == keys and info.table_sha256 == sha256(target)
+    if info is None or info.case_keys != keys or info.table_sha256 != sha256(target):
+        return False
+    # What is named in another way is written in another way; without a description, classes are counted.
+    classes = naming.classes or numbered_classes(len(info.classes))
+    named = (info.dataset, info.classes, info.tail_classes) == (naming.dataset, classes, naming.tail_classes)
+    organs = organs_path(target)
+    return named and organs.is_file() and info.organs_sha256 in ("", sha256(organs))

@@ -9,8 +9,9 @@ from pathlib import Path
 from duomod.console import say
 from duomod.datasets.index import read_index
 from duomod.datasets.recognise import recognised
-from duomod.datasets.spec import DatasetSpec, load_spec, numbered_classes
+from duomod.datasets.spec import DatasetSpec, load_spec, numbered_classes, parse_spec
 from duomod.errors import InputError
+from duomod.workspace import read_json
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def _of_json(path: Path) -> Naming | None:
         InputError: it has classes that cannot be used.
     """
     index = read_index(path)
+    if index.preprocessed:
+        # Ours holds the whole description: with its tail, its merges and its suffix.
+        content = read_json(path)
+        if isinstance(content.get("spec"), dict):
+            return _of_spec(parse_spec(content["spec"], f"{path}: spec"), str(path))
     if index.problems:
         raise InputError(index.problems)
     if not index.classes:

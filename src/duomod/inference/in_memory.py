@@ -28,7 +28,7 @@ _ROUNDING = 1e-3
 
 @runtime_checkable
 class NibabelImage(Protocol):
-    """What is used of nibabel's images; nibabel itself need not be installed."""
+    """What is used of nibabel's images, and what others that have it are taken for."""
 
     @property
     def affine(self) -> ArrayLike | None: ...

@@ -74,21 +74,32 @@ class Predictor:
         return self.info.spec.classes
 
     def __call__(
-        self, scan: Scan, *, modality: Modality | None = None
+        self, scan: Scan, *, modality: Modality | None = None, accept_intensities: bool = False
     ) -> sitk.Image | NibabelImage | NDArray[np.uint8]:
         """Segment a scan.
 
         Args:
             scan: A 3D SimpleITK image, a nibabel image, or (array indexed (x, y, z), spacing in mm or None, 4x4 affine
                 from index to RAS mm or None). Any orientation and spacing; HU for CT.
-            modality: ``CT`` or ``MR``; default: the training data's.
+            modality: ``CT`` or ``MR``; default: the model's if it was trained on one only, or CT where the voxels can
+                be nothing but HU.
+            accept_intensities: Take voxels that seem to be no HU (CT), or no MR.
 
         Returns:
             uint8 labels on the scan's grid, in the scan's kind: an image, or an array indexed (x, y, z).
 
         Raises:
-            InputError: see :func:`duomod.inference.in_memory.to_itk`.
+            InputError: see :func:`duomod.inference.in_memory.to_itk` and
+                :func:`duomod.inference.predict.predict_image`.
         """
         image = to_itk(scan)
-        labels = predict_image(self._model, self.info, image, self._settings, modality=modality, device=self._device)
+        labels = predict_image(
+            self._model,
+            self.info,
+            image,
+            self._settings,
+            modality=modality,
+            accept_intensities=accept_intensities,
+            device=self._device,
+        )
         return like_scan(labels, scan)

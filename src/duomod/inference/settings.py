@@ -34,7 +34,19 @@ class PredictOptions(WindowSettings):
     cases: Path | None = Field(
         None, description="With --npy_path: list of the cases to predict, one id a line, e.g. splits/test.txt."
     )
-    modality: Modality | None = Field(None, description="With --input: the modality of all scans.")
+    modality: Modality | None = Field(
+        None, description="With --input: the modality of all scans. Default: told by header, model or voxels, or asked."
+    )
+    accept_intensities: bool = Field(
+        False, description="With --input: take scans whose voxels seem to be no HU (CT), or no MR."
+    )
+    series: str | None = Field(
+        None, description="With --input: the DICOM series to take, by its UID, number or description."
+    )
+    strict: bool = Field(False, description="Check all scans before anything is written; one that is broken stops all.")
+    overwrite: bool = Field(
+        False, description="Remove label maps of another model, or made with other settings, from the output folder."
+    )
     save_probabilities: bool = Field(False, description="Also write probabilities/<case>.npz.")
     resume: bool = Field(True, description="Keep results that are up to date.")
 

@@ -15,11 +15,27 @@ _KINDS = ("overlap", "distance", "volume")
 
 
 def measures_in(folders: Iterable[str]) -> list[Measure]:
-    """The measures of all files in this package's folders: overlaps, then distances, then volumes."""
+    """The measures of all files in this package's folders: overlaps, then distances, then volumes.
+
+    Raises:
+        InputError: a file without ``MEASURES``, or with something else of that name.
+    """
     found: list[Measure] = []
+    problems = []
     for module in pkgutil.iter_modules(folders):
-        if module.name not in _NOT_METRICS:
-            found += vars(importlib.import_module(f"{__package__}.{module.name}"))["MEASURES"]
+        if module.name in _NOT_METRICS:
+            continue
+        content = vars(importlib.import_module(f"{__package__}.{module.name}"))
+        measures = content.get("MEASURES")
+        if isinstance(measures, tuple | list) and all(isinstance(one, Measure) for one in measures):
+            found += measures
+        else:
+            problems.append(
+                f"{content.get('__file__')}: has no MEASURES, a tuple of Measure; a file beside the metrics must be one"
+                " (a helper belongs into the file that uses it)"
+            )
+    if problems:
+        raise InputError(problems)
     return sorted(found, key=lambda measure: _KINDS.index(measure.metric.kind))
 
 
@@ -27,12 +43,25 @@ def by_column(measures: Iterable[Measure]) -> dict[str, Measure]:
     """Measures by the column that they fill.
 
     Raises:
-        ValueError: two of them fill one column with different values.
+        InputError: two of them fill one column with different values.
     """
     found: dict[str, Measure] = {}
     for one in measures:
         if found.setdefault(one.metric.column, one).compute is not one.compute:
-            raise ValueError(f"two metrics fill the column {one.metric.column}; give the newer one a column of its own")
+            raise InputError(f"two metrics fill the column {one.metric.column}; give the newer one a column of its own")
+    return found
+
+
+def by_name(measures: Iterable[Measure]) -> dict[str, Metric]:
+    """Metrics by the name they are asked for; of the variants of ``asd`` the default one.
+
+    Raises:
+        InputError: two of them have one name.
+    """
+    found: dict[str, Metric] = {}
+    for one in measures:
+        if one.asd_variant in (None, "assd") and found.setdefault(one.metric.name, one.metric) is not one.metric:
+            raise InputError(f"two metrics are called '{one.metric.name}'; give the newer one a name of its own")
     return found
 
 
@@ -41,7 +70,7 @@ _BY_COLUMN = by_column(_MEASURES)
 
 #: What the metric called ``asd`` may be. Only ``assd`` fills columns named ASD; the others carry their own names.
 ASD_VARIANTS: dict[str, Metric] = {m.asd_variant: m.metric for m in _MEASURES if m.asd_variant is not None}
-METRICS: dict[str, Metric] = {m.metric.name: m.metric for m in _MEASURES if m.asd_variant in (None, "assd")}
+METRICS: dict[str, Metric] = by_name(_MEASURES)
 
 
 def measure(metric: Metric, pair: Pair) -> float:
