@@ -150,11 +150,11 @@ def _fields(data: bytes, source: str) -> Nifti1Header:
     if _NIFTI2_BYTES in sizes:
         raise InputError(f"{source}: a NIfTI-2 file, which cannot be read here; save it as NIfTI-1 (the usual .nii.gz)")
     known = len(data) >= HEADER_BYTES and HEADER_BYTES in sizes
-    if known and data[344:347] == b"ni1":
+    if known and data[344:348] == b"ni1\0":
         raise InputError(
             f"{source}: only the header of a pair of files (.hdr and .img); convert the pair to one .nii.gz file"
         )
-    if not known or data[344:347] != b"n+1":
+    if not known or data[344:348] != b"n+1\0":
         raise InputError(f"{source}: not a NIfTI file (no valid header); export the scan as NIfTI")
     order = "<" if int.from_bytes(data[:4], "little") == HEADER_BYTES else ">"
     fields = Nifti1Header(data[:HEADER_BYTES], order, check=False)

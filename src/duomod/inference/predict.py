@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from duomod.console import say
 from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
-from duomod.datasets.splits import read_list
+from duomod.datasets.split_lists import chosen_cases
 from duomod.errors import DuomodError, InputError
 from duomod.inference.failures import Failure, failure_of, lines_of
 from duomod.inference.inputs import (
@@ -312,7 +312,7 @@ def _load(config: PredictSettings, device: torch.device) -> tuple[nn.Module, Mod
     if npy_path is not None:
         _check_classes(path, info, store_of(npy_path)[0].spec)
         _check_channels(str(npy_path), info, store_of(npy_path)[0].channels)
-        only = read_list(config.cases) if config.cases else None
+        only = chosen_cases(config.cases)
         cases = preprocessed_cases(npy_path, info.spec, config.original_nii_path, config.split, only)
         return model, info, content.sha256, Found(cases)
     assert config.input_path is not None

@@ -15,12 +15,9 @@ from duomod.datasets.dicom.planes import Plane
 from duomod.datasets.folder import listed
 from duomod.datasets.grid import Geometry
 
-#: Largest difference between slice distances, as a share of their median, that is taken for rounding.
-_UNEVEN = 0.01
-
-#: Farthest that a slice may lie from its place on the regular grid, as a share of the distance of slices (or, within
-#: its plane, of voxels).
-_OFF = 0.1
+#: Farthest that a slice may lie from its place on the regular grid, which is taken for rounding: along the normal as a
+#: share of the distance of slices, within its plane as a share of that of voxels.
+_UNEVEN, _OFF = 0.02, 0.1
 
 #: Largest sine of the angle between the stacking direction and the slices' normal (gantry tilt).
 _TILT = 1e-3
@@ -150,8 +147,7 @@ def _distances(ordered: Sequence[Plane], along_mm: Numbers, folder: Path) -> Non
         more = f"; {len(twice) - 3} more" if len(twice) > 3 else ""
         raise Unusable(f"{len(twice)} slice(s) where another one lies ({pairs}{more})", "keep one stack only")
     places_mm = along_mm[0] + np.arange(len(along_mm)) * (along_mm[-1] - along_mm[0]) / (len(along_mm) - 1)
-    uneven = np.abs(steps_mm - usual_mm).max() > max(_UNEVEN * usual_mm, 1e-3)
-    if uneven or np.abs(along_mm - places_mm).max() > _OFF * usual_mm:
+    if np.abs(along_mm - places_mm).max() > max(_UNEVEN * usual_mm, 1e-3):
         where = int(np.abs(steps_mm - usual_mm).argmax())
         names = named((ordered[where].path, ordered[where + 1].path), folder)
         absent = _absent(ordered)
