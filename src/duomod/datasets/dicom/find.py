@@ -261,8 +261,8 @@ def _account(path: Path, tree: _Tree, candidates: Sequence[Candidate], found: Fo
 def _case_ids(path: Path, taken: Sequence[Candidate]) -> list[str]:
     """A name for each series, unique and fit for a file name."""
     whole = path.resolve()
-    # A file's own name is its case's, without the ending.
-    top = re.sub(r"\.(dcm|ima|dicom)$", "", whole.name, flags=re.IGNORECASE) if path.is_file() else whole.name
+    # The name of a file, or of an archive that was unpacked to a folder of its name, without the ending.
+    top = re.sub(r"\.(dcm|ima|dicom|zip)$", "", whole.name, flags=re.IGNORECASE)
     names = []
     for candidate in taken:
         below = candidate.folder.relative_to(path).parts if path.is_dir() else ()
