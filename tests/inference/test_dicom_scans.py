@@ -67,8 +67,8 @@ def test_patients_studies_and_series(checkpoint: Path, tmp_path: Path, capsys: p
     predict(model_path=checkpoint, output_path=out, input_path=root)
     assert sorted(path.name for path in out.glob("*.nii.gz")) == ["p1_ct.nii.gz", "p2_ct.nii.gz"]
     assert "not read: report.pdf" in capsys.readouterr().err
-    facts = json.loads((out / PREDICTED).read_text(encoding="utf-8"))["facts"]
-    assert {case: fact["modality"] for case, fact in facts.items()} == {"p1_ct": "CT", "p2_ct": "CT"}
+    record = json.loads((out / PREDICTED).read_text(encoding="utf-8"))
+    assert record["modalities"] == {"p1_ct": "CT", "p2_ct": "CT"}
 
 
 def test_a_broken_series_stops_no_other(checkpoint: Path, tmp_path: Path) -> None:
