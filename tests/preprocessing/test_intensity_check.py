@@ -64,6 +64,14 @@ def test_every_ct_in_hu_passes(air: bool, padding: int | None) -> None:
         assert kinds(form, "CT") == []
 
 
+def test_a_denoised_crop_of_bone_and_fat_passes() -> None:
+    knee = np.full((10, 20, 20), -95, np.int16)
+    knee[:, 4:16, 4:16] = 60
+    knee[:, 7:13, 7:13] = 1000
+    knee[:, 9:11, 9:11] = 350
+    assert not any(fatal for _, fatal in kinds(knee + np.arange(20, dtype=np.int16), "CT"))
+
+
 def zscore(array: Array) -> Array:
     return (array - array.mean()) / array.std()
 
@@ -108,6 +116,8 @@ def test_what_is_doubtful_is_said_and_no_more() -> None:
     assert kinds(beyond, "CT") == [("beyond", False)]
     assert kinds(ct() - 1024, "CT") == [("no soft tissue", False)]
     assert kinds(np.clip(ct(), -160, 240), "CT") == [("cut", False)]
+    liver = np.random.default_rng(0).normal(200, 40, (20, 20, 20)).astype(np.int16)  # with contrast, cut out
+    assert kinds(liver, "CT") == [("no fat, no air", False)]
 
 
 def test_a_label_map_is_no_mr() -> None:
