@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
@@ -93,7 +92,7 @@ def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
     """Return a case's scores from an earlier, unfinished run, if the files and settings are still the same."""
     try:
         scores = CaseScores.model_validate_json((folder / f"{pair.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         return None
     return scores if scores.key == pair.key(settings) else None
 
