@@ -107,6 +107,8 @@ def _dicom_difference(folder: Path, work: Path) -> str | None:
     for path in sorted(folder.iterdir()):
         try:
             data = pydicom.dcmread(path, force=True)
+            if "TransferSyntaxUID" not in data.file_meta:  # it can be seen how the elements are written
+                data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
             place = np.array(data.ImagePositionPatient, float)
             axes = np.array(data.ImageOrientationPatient, float)
             pixels = data.pixel_array.astype(float) * float(data.get("RescaleSlope", 1) or 1)

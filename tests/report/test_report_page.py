@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import assert_nothing_can_be_sent
 
 from duomod.report.page import run_report
 from duomod.report.settings import ReportSettings
@@ -47,6 +48,7 @@ def test_it_loads_and_draws_every_chart_without_errors_or_network(address: str, 
     assert min(drawn) > 0
     assert browser.errors == []
     assert browser.requests == []
+    assert_nothing_can_be_sent(page)
 
 
 def test_a_click_sorts_by_value_and_a_second_one_turns_it_round(address: str, browser: Any) -> None:

@@ -300,6 +300,44 @@ class TestResuming:
             assert torch.equal(before.batch.image_l, after.batch.image_l)
             assert torch.equal(before.batch.unlabelled(), after.batch.unlabelled())
 
+    @pytest.mark.parametrize("look", [1, 2])
+    def test_a_request_during_validation_is_heard_at_once_and_the_resume_makes_up_for_it(
+        self, record: Any, look: int
+    ) -> None:
+        """Two cases are looked at, each in one window; the request comes with the first or the last one."""
+        recalls = [0.5, 0.75, 0.25, 0.25]
+        whole = record(recalls=recalls, **SETTINGS)
+        expected = (whole.state, whole.checkpoint("last"), whole.checkpoint("best_model")[:2], whole.metrics)
+        (record.folder / "metrics.jsonl").unlink()
+        looks = 0
+
+        def stop(module: torch.nn.Module, *_: Any) -> None:
+            nonlocal looks
+            looks += type(module).__name__ == "Gauge" and not module.training
+            if looks == 2 + look:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        handle = torch.nn.modules.module.register_module_forward_hook(stop)
+        with pytest.raises(Interrupted, match="--resume"):
+            record(recalls=recalls, **SETTINGS)
+        handle.remove()
+        first = record.latest
+        assert len(first.looks) == 2 + look
+        assert len(first.steps) == 4
+        assert first.checkpoint("best_model")[1].step == (2 if look == 1 else 4)
+        state = first.checkpoint("last")[2]
+        assert state["state"]["validation_due"] is (look == 1)
+        second = record(recalls=recalls[2 - (look == 1) :], resume=state, **SETTINGS)
+        assert [step.progress.step for step in second.steps] == [4, 5, 6, 7]
+        assert (second.state, second.checkpoint("best_model")[:2], second.metrics) == (expected[0], *expected[2:])
+        assert second.checkpoint("last")[0] == expected[1][0]
+
+    def test_a_request_in_an_epoch_s_last_step_puts_its_validation_off(self, record: Any) -> None:
+        with pytest.raises(Interrupted):
+            record(slopes=interrupt_at(3), **SETTINGS)
+        assert len(record.latest.looks) == 2
+        assert record.latest.checkpoint("last")[2]["state"]["validation_due"]
+
     def test_numbers_after_the_last_checkpoint_are_dropped(self, record: Any) -> None:
         state = record(**{**SETTINGS, "max_epochs": 2}).checkpoint("last")[2]
         with open(record.folder / "metrics.jsonl", "a", encoding="utf-8") as file:

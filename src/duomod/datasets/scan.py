@@ -2,7 +2,7 @@
 
 NIfTI files are read here and not by ITK, which reads another file where ``a.nii`` lies beside ``a.nii.gz``, places a
 grid by ``pixdim`` whatever the sform says, takes impossible voxel sizes for 1 mm, reads a truncated ``.nii.gz`` without
-complaint and turns NaN voxels into zeros. Of MetaImage and NRRD files ITK reads the voxels, once the header is sound.
+complaint, turns NaN voxels into zeros, and is no better with MetaImage and NRRD files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from duomod.console import say
 from duomod.datasets.case_names import is_nifti, shown
 from duomod.datasets.nifti_header import HEADER_BYTES, MOST_PACKED, NiftiHeader, parse_nifti
-from duomod.datasets.text_header import read_text_header
+from duomod.datasets.text_header import TextHeader, read_text_header, text_values
 from duomod.errors import InputError
 
 # ITK's own warnings name no file; ours do.
@@ -34,21 +34,7 @@ _CHUNK = 1 << 22
 _Values = NDArray[np.generic]
 
 
-class Header(Protocol):
-    """What any format's header says; sizes in voxels and lengths in mm as x, y, z in SimpleITK's world (LPS)."""
-
-    @property
-    def size(self) -> tuple[int, int, int]: ...
-    @property
-    def spacing(self) -> tuple[float, float, float]: ...
-    @property
-    def origin(self) -> tuple[float, float, float]: ...
-    @property
-    def direction(self) -> tuple[float, ...]: ...
-    @property
-    def doubts(self) -> tuple[str, ...]: ...
-    @property
-    def data_bytes(self) -> int: ...
+Header = NiftiHeader | TextHeader
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -72,7 +58,7 @@ def image_problems(path: Path) -> tuple[sitk.Image | None, list[str]]:
     """
     try:
         header = read_header(path)
-        values = _nifti_values(path, header) if isinstance(header, NiftiHeader) else _itk_values(path)
+        values = _nifti_values(path, header) if isinstance(header, NiftiHeader) else text_values(path, header)
     except InputError as error:
         return None, list(error.problems)
     except MemoryError:
@@ -265,16 +251,3 @@ def _surplus(path: Path, header: NiftiHeader) -> int:
     with open_nifti(path) as stream:
         stream.seek(header.end)
         return _rest(stream, header.data_bytes)
-
-
-def _itk_values(path: Path) -> _Values:
-    """The voxels (D, H, W) of a file whose header has been found sound.
-
-    Raises:
-        InputError: ITK cannot read it.
-    """
-    try:
-        return to_array(sitk.ReadImage(str(path)))
-    except RuntimeError as error:
-        detail = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unknown reason")
-        raise InputError(f"{path}: cannot be read ({detail}); replace it by an intact copy") from None

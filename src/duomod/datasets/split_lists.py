@@ -25,6 +25,20 @@ RECORD = "made.json"
 EVAL_NAMES = ("eval", "valid", "val")
 
 
+def chosen_cases(path: Path | None) -> tuple[str, ...] | None:
+    """The cases of a list that a user gave to choose by; None where none was given.
+
+    Raises:
+        InputError: as :func:`read_list`, or it is empty.
+    """
+    if path is None:
+        return None
+    cases = read_list(path)
+    if not cases:
+        raise InputError(f"{path}: lists no case; write one case id a line")
+    return cases
+
+
 def read_list(path: Path) -> tuple[str, ...]:
     """Read case ids, one a line. Blank lines, surrounding blanks and an ending such as ``.nii.gz`` are dropped.
 

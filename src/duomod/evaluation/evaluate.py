@@ -18,7 +18,7 @@ from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
 from duomod.datasets.folder import listed
 from duomod.datasets.spec import numbered_classes
-from duomod.datasets.splits import read_list
+from duomod.datasets.split_lists import chosen_cases
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.cases import CaseScores, Pair, Settings, find_pairs, score_case
 from duomod.evaluation.metrics import select_metrics
@@ -193,7 +193,7 @@ def run_evaluate(config: EvaluateSettings) -> Path:
         config.pred_path,
         config.gt_path,
         image_suffix=naming.image_suffix,
-        cases=read_list(config.cases) if config.cases else None,
+        cases=chosen_cases(config.cases),
         allow_missing=config.allow_missing,
     )
     if problems and not pairs:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 
@@ -22,6 +23,9 @@ from duomod.workers import end_with_parent, how_it_ended
 
 #: Batches that each process makes ahead.
 _AHEAD = 2
+
+#: What a connection to a process may be lost before its end is known.
+_SECONDS_TO_DIE = 1.0
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -96,6 +100,8 @@ def made_ahead(make: Callable[[int], Batch], steps: range, workers: int) -> Gene
     )
     others = set(multiprocessing.active_children())
     try:
+        # What it needs of the system first: torch's own attempt would leave the remains of one behind.
+        multiprocessing.get_context("spawn").Lock()
         with _deaf_children():
             packed = iter(loader)
     except (OSError, ImportError) as error:
@@ -138,7 +144,11 @@ def _survived(packed: Iterator[object], processes: set[BaseProcess]) -> Iterator
 
 
 def _death(processes: set[BaseProcess]) -> DuomodError | None:
-    """What ended a process that is no more."""
+    """What ended a process that is no more; None if all live."""
+    ended = wait([process.sentinel for process in processes], timeout=_SECONDS_TO_DIE)
+    for process in processes:
+        if process.sentinel in ended:
+            process.join()
     code = next((process.exitcode for process in processes if process.exitcode), None)
     if code is None:
         return None

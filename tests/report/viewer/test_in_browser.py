@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import assert_nothing_can_be_sent
+
+from duomod.report.viewer.server import make_server
+
+
+def test_from_its_server_it_shows_everything_and_sends_nothing(page_folder: Path, browser: Any) -> None:
+    page = browser.page
+    with make_server(page_folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.goto(server.url)
+        page.wait_for_selector(".dv canvas")
+        assert server.token not in page.url
+        assert server.token not in page.evaluate("document.cookie")
+        # Opened again, by the cookie.
+        page.reload()
+        page.wait_for_function("() => document.querySelector('.dv-scene').data?.length")
+        page.wait_for_selector(".dv-scene .modebar-btn", state="attached")
+        assert browser.errors == []
+        assert browser.requests == []
+        assert_nothing_can_be_sent(page)
+        server.shutdown()
 
 
 class TestInTheBrowser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from duomod.datasets.dicom.header import Unusable, whole
+from duomod.datasets.dicom.header import Unusable, text, whole
 
 _BY_GDCM = {
     uids.JPEGExtended12Bit,
@@ -65,7 +66,11 @@ def stored_numbers(data: Dataset) -> Stored:
         if syntax in _BY_GDCM:
             array = _by_gdcm(data, syntax, shape)
         else:
-            array = pixel_array(data, raw=True, correct_unused_bits=False).reshape(shape)
+            with warnings.catch_warnings():
+                # Run lengths that give more than rows x columns.
+                warnings.filterwarnings("error", message=".*padding")
+                array = pixel_array(data, raw=True, correct_unused_bits=False)
+        array = array.reshape(shape)
     except Unusable:
         raise
     except Exception as error:
@@ -77,7 +82,7 @@ def stored_numbers(data: Dataset) -> Stored:
 
 
 def _syntax(data: Dataset) -> UID:
-    syntax = getattr(data, "file_meta", Dataset()).get("TransferSyntaxUID")
+    syntax = text(getattr(data, "file_meta", Dataset()), "TransferSyntaxUID")
     if not syntax:
         # Without a word about it, the way that the header could be read is the way.
         implicit, little = data.original_encoding
@@ -90,12 +95,13 @@ def _syntax(data: Dataset) -> UID:
 
 def _check_length(data: Dataset, shape: tuple[int, int, int]) -> None:
     """Refuse pixel data that are not exactly as long as rows, columns and bits ask for (but one byte of padding)."""
-    keyword = next(word for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if word in data)
+    keyword = next((word for word in ("FloatPixelData", "DoubleFloatPixelData") if word in data), "PixelData")
     needed = shape[0] * shape[1] * shape[2] * (whole(data, "BitsAllocated") or 0) // 8
-    there = len(data[keyword].value or b"")
+    there = len(data.get(keyword) or b"")
     if not needed <= there <= needed + needed % 2:
         raise Unusable(
-            f"{keyword} of {there:,} bytes where {shape[1]} rows x {shape[2]} columns need {needed:,}",
+            f"{keyword} {'shorter' if there < needed else 'longer'} than the {needed:,} bytes of"
+            f" {' x '.join(map(str, shape[shape[0] == 1 :]))} voxels",
             "the file is cut off or its header is wrong: " + _COPY,
         )
 
@@ -112,28 +118,30 @@ def _check_frames(data: Dataset, syntax: UID, shape: tuple[int, int, int]) -> No
     if syntax not in _JPEG_FAMILY:
         return
     for frame in frames:
-        if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
+        # After the end, only padding.
+        end = frame.rfind(b"\xff\xd9")
+        if end < 0 or frame[end + 2 :].strip(b"\0\xff"):
             raise Unusable("packed pixel data that are cut off", _COPY)
-        size = _packed_size(frame)
+        size = _packed(frame)[1:]
         if size != shape[1:]:
-            says = f"{size[0]} x {size[1]}" if size else "no size"
+            says = f"{size[0]} x {size[1]}" if all(size) else "no size"
             raise Unusable(f"packed pixels of {says} where the header says {shape[1]} x {shape[2]}", _COPY)
 
 
-def _packed_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream says; None if it does not."""
+def _packed(frame: bytes) -> tuple[int, int, int]:
+    """Bits, rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream says; zeros if it does not."""
     if frame.startswith(b"\xff\x4f\xff\x51"):
         right, bottom, left, top = struct.unpack_from(">4I", frame, 8)
-        return bottom - top, right - left
+        return (frame[42] & 0x7F) + 1, bottom - top, right - left
     at = 2
     while frame.startswith(b"\xff\xd8") and at + 9 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
         # Start-of-frame markers, JPEG-LS's among them; C4, C8 and CC are something else.
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", frame, at + 5)
-            return rows, columns
+            bits, rows, columns = struct.unpack_from(">BHH", frame, at + 4)
+            return bits, rows, columns
         at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", frame, at + 2)[0]
-    return None
+    return 0, 0, 0
 
 
 def _by_gdcm(data: Dataset, syntax: UID, shape: tuple[int, int, int]) -> Stored:
@@ -143,13 +151,14 @@ def _by_gdcm(data: Dataset, syntax: UID, shape: tuple[int, int, int]) -> Stored:
     small.SamplesPerPixel, small.PhotometricInterpretation = 1, "MONOCHROME2"
     small.Rows, small.Columns = shape[1:]
     small.BitsAllocated, small.PixelRepresentation = data.BitsAllocated, 0
-    small.BitsStored, small.HighBit = data.BitsAllocated, data.BitsAllocated - 1
     small.file_meta = FileMetaDataset()
     small.file_meta.TransferSyntaxUID = syntax
     arrays = []
     with tempfile.TemporaryDirectory(prefix="duomod-dicom-") as folder:
         path = Path(folder) / "frame.dcm"
         for frame in _frames(data, shape):
+            # GDCM chooses its codec by the bits; with the stream's own it does not try others first.
+            small.BitsStored, small.HighBit = (bits := _packed(frame)[0]), bits - 1
             small.PixelData = encapsulate([frame])
             small["PixelData"].is_undefined_length = True
             small.save_as(path, enforce_file_format=True)
@@ -171,7 +180,7 @@ def _without_unused_bits(array: Stored, data: Dataset) -> Stored:
     lowest = -(1 << (bits - 1)) if array.dtype.kind == "i" else 0
     if array.size and (int(array.min()) < lowest or int(array.max()) >= 1 << bits):
         raise Unusable(
-            f"numbers {array.min()}..{array.max()}, which need more than the {bits} bits of BitsStored",
+            f"numbers that need more than the {bits} bits of BitsStored",
             "correct the header, or export the series without overlays",
         )
     if array.dtype.kind == "u" or bits == allocated:

@@ -9,11 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from duomod.datasets.case_names import is_nifti
+from duomod.datasets.case_names import is_scan
 from duomod.datasets.dicom.header import Header, Unusable, quiet, read_header, text
 from duomod.datasets.dicom.series import Candidate, Series
 from duomod.datasets.dicom.stack import named, sentences
 from duomod.errors import InputError
+
+#: A name that is a hash or a number of a patient archive.
+_HASH = re.compile(r"[0-9A-Fa-f-]{6,}")
+
+#: So many sentences about files that are not read, one a folder.
+_MOST_FOLDERS = 20
 
 
 @dataclass
@@ -167,13 +173,17 @@ def _looks_like_one(path: Path, candidate: Candidate) -> bool:
     def shape(name: str) -> str:
         return re.sub(r"\d+", "0", name)
 
-    if path.name.startswith(".") or is_nifti(path):
+    if path.name.startswith(".") or is_scan(path):
         return False
     names = [header.path.name for header in candidate.headers]
-    if shape(path.name) in {shape(name) for name in names}:
+    shapes = {shape(name) for name in names}
+    # With an ending more: packed, or not downloaded to its end.
+    if shape(path.name) in shapes or shape(path.stem) in shapes:
         return True
     endings = {Path(name).suffix.lower() for name in names}
-    return bool(path.suffix) and path.suffix.lower() in endings
+    if path.suffix:
+        return path.suffix.lower() in endings
+    return bool(_HASH.fullmatch(path.name)) and any(map(_HASH.fullmatch, names))
 
 
 def _choose(path: Path, candidates: list[Candidate], chosen: str | None, found: Found) -> list[Candidate]:
@@ -222,41 +232,46 @@ def _list(candidates: Sequence[Candidate]) -> str:
 
 
 def _account(path: Path, tree: _Tree, candidates: Sequence[Candidate], found: Found) -> None:
-    """Say for each folder with DICOM files which of its files are no slices."""
+    """Say folder by folder which files are no slices, of the whole tree if there is a series in it."""
     suspects = {one for candidate in candidates for one, _ in candidate.wrong}
     used = {header.path for candidate in candidates for header in candidate.headers}
     kinds = {header.path: header.kind_name for header in tree.others}
     kinds |= {header.path: "localizer" for header in tree.slices if header.path not in used and header.is_localizer}
-    here = {one.parent for one in found.files}
-    plain = [one for one in tree.foreign if one.parent in here and not is_nifti(one) and not one.name.startswith(".")]
-    kinds |= dict.fromkeys(plain, "not DICOM")
-    found.files |= set(plain)
+    if not kinds and not candidates:
+        return
+    # Scans in the folder itself are read otherwise.
+    foreign = [
+        one for one in tree.foreign if not one.name.startswith(".") and not (one.parent == path and is_scan(one))
+    ]
+    if candidates:
+        kinds |= dict.fromkeys(foreign, "not DICOM")
+        found.files |= set(foreign)
     left: dict[Path, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for one, kind in kinds.items():
         if one not in suspects:
             left[one.parent][kind].append(one)
-    texts = {
-        folder: ", ".join(f"{named(ones, folder)} ({kind})" for kind, ones in by_kind.items())
-        for folder, by_kind in left.items()
-    }
-    if not candidates and not found.problems:
-        if tree.slices or tree.others:
-            held = "; ".join(f"{folder}: {held}" for folder, held in list(texts.items())[:5])
-            found.problems.append(f"{path}: no DICOM slices of a scan; it holds {held}")
-        return
     total = Counter(one.parent for one in found.files)
     slices = Counter(one.parent for one in used)
-    for folder, text_of_it in sorted(texts.items()):
-        found.left_out.append(
-            f"{folder}: {slices[folder]} of {total[folder]} files are DICOM slices; not read: {text_of_it}"
+    texts = []
+    for folder, by_kind in sorted(left.items()):
+        files = f"{total[folder]} file{'' if total[folder] == 1 else 's'}, {slices[folder]} used as DICOM slices"
+        others = ", ".join(f"{named(ones, folder)} ({kind})" for kind, ones in by_kind.items())
+        texts.append(f"{folder}: {files}; not read: {others}")
+    if not candidates and not found.problems:
+        found.problems.append(
+            f"{path}: no DICOM slices of a scan; {'; '.join(texts[:_MOST_FOLDERS])}; give the folder of a series"
         )
+        return
+    found.left_out += texts[:_MOST_FOLDERS]
+    if len(texts) > _MOST_FOLDERS:
+        found.left_out.append(f"{path}: {len(texts) - _MOST_FOLDERS} more folders with files that are not read")
 
 
 def _case_ids(path: Path, taken: Sequence[Candidate]) -> list[str]:
     """A name for each series, unique and fit for a file name."""
     whole = path.resolve()
-    # A file's own name is its case's, without the ending.
-    top = re.sub(r"\.(dcm|ima|dicom)$", "", whole.name, flags=re.IGNORECASE) if path.is_file() else whole.name
+    # The name of a file, or of an archive that was unpacked to a folder of its name, without the ending.
+    top = re.sub(r"\.(dcm|ima|dicom|zip)$", "", whole.name, flags=re.IGNORECASE)
     names = []
     for candidate in taken:
         below = candidate.folder.relative_to(path).parts if path.is_dir() else ()

@@ -94,13 +94,13 @@ class Header:
             Unusable: it cannot be said, or the pixel data of a slice are gone.
         """
         kind = self.kind
-        known = kind in _SLICES or (not kind and text(self.data, "Modality") in ("CT", "MR", "PT"))
-        if not self.pixels and (known or (not kind and not text(self.data, "Modality"))):
+        # The name of an unknown kind is its UID; a kind that is cut off is unknown, too.
+        name = UID(kind).name
+        if not self.pixels and (name == kind or "Image Storage" in name):
             raise Unusable("a file that ends before its pixel data", DAMAGED[1])
-        if known:
+        if kind in _SLICES or (not kind and text(self.data, "Modality") in ("CT", "MR", "PT")):
             return True
-        # The name of an unknown kind is its UID.
-        return self.pixels and self.placed and (kind in _CAPTURES or not kind or UID(kind).name == kind)
+        return self.pixels and self.placed and (kind in _CAPTURES or name == kind)
 
     @property
     def is_localizer(self) -> bool:

@@ -69,9 +69,8 @@ def _values(frames: Values, plane: Plane, series: Series) -> Values:
         else:
             array = array.astype(np.float64) * slope + intercept
     if array.dtype.kind == "f":
-        bad = int(np.count_nonzero(~np.isfinite(array)))
-        if bad:
-            raise Unusable(f"{bad} voxel(s) that are NaN or infinite", "repair or remove this series")
+        if not np.isfinite(array).all():
+            raise Unusable("voxels that are NaN or infinite", "repair or remove this series")
         return array
     low, high = int(array.min()), int(array.max())
     fits = [kind for kind in ("i2", "i4") if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]

@@ -135,7 +135,7 @@ def _rescale(data: Dataset) -> tuple[float, float] | None:
     if slope is None or intercept is None:
         missing = "RescaleSlope" if slope is None else "RescaleIntercept"
         raise Unusable(f"no {missing}", _EXPORT)
-    if slope[0] == 0 or max(abs(slope[0]), abs(intercept[0])) > 1e9:
+    if slope[0] <= 0 or max(abs(slope[0]), abs(intercept[0])) > 1e9:
         raise Unusable(f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g}", _CORRECT)
     return slope[0], intercept[0]
 

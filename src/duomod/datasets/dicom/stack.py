@@ -15,12 +15,9 @@ from duomod.datasets.dicom.planes import Plane
 from duomod.datasets.folder import listed
 from duomod.datasets.grid import Geometry
 
-#: Largest difference between slice distances, as a share of their median, that is taken for rounding.
-_UNEVEN = 0.01
-
-#: Farthest that a slice may lie from its place on the regular grid, as a share of the distance of slices (or, within
-#: its plane, of voxels).
-_OFF = 0.1
+#: Farthest that a slice may lie from its place on the regular grid, which is taken for rounding: along the normal as a
+#: share of the distance of slices, within its plane as a share of that of voxels.
+_UNEVEN, _OFF = 0.02, 0.1
 
 #: Largest sine of the angle between the stacking direction and the slices' normal (gantry tilt).
 _TILT = 1e-3
@@ -63,7 +60,7 @@ def stack(
             missing, uneven, shifted or tilted. Its ``what`` says where.
     """
     if len(planes) < 2:
-        raise Unusable(f"only {len(planes)} DICOM slice", "a scan needs at least 2")
+        raise Unusable(f"only {len(planes)} DICOM slice", "a scan needs at least 2: give the whole folder")
     _agreement(planes, folder)
     row, column, normal = _axes(planes, folder)
     position_mm = np.array([plane.position_mm for plane in planes])
@@ -91,7 +88,8 @@ def _agreement(planes: Sequence[Plane], folder: Path) -> None:
     for keyword in planes[0].agree:
         count = Counter(plane.agree[keyword] for plane in planes)
         if len(count) > 1:
-            different.append(f"{keyword}: {_shares(count, [(p.agree[keyword], p.path) for p in planes], folder)}")
+            pairs = [(plane.agree[keyword], plane.path) for plane in planes]
+            different.append(f"{keyword}: {_shares(count, pairs, folder, secret=keyword == 'PatientID')}")
     if different:
         raise Unusable(f"slices that are not of one stack ({'; '.join(different)})", "keep one stack only")
     spacing = np.array([plane.pixel_mm for plane in planes])
@@ -101,15 +99,15 @@ def _agreement(planes: Sequence[Plane], folder: Path) -> None:
         raise Unusable(f"slices of different PixelSpacing ({_shares(count, pairs, folder)})", "keep one stack only")
 
 
-def _shares(count: Counter[str], pairs: Sequence[tuple[str, Path]], folder: Path) -> str:
-    """The values that occur: the usual one, and the others with their files."""
+def _shares(count: Counter[str], pairs: Sequence[tuple[str, Path]], folder: Path, secret: bool = False) -> str:
+    """The values that occur: the usual one, and the others with their files; ``secret``: only the files."""
     (usual, _), *others = count.most_common()
     texts = []
     for value, _ in others[:3]:
         names = named((path for one, path in pairs if one == value), folder)
-        texts.append(f"{value or 'none'} in {names}")
+        texts.append(f"{'another' if secret else value or 'none'} in {names}")
     more = [f"{len(others) - 3} more values"] if len(others) > 3 else []
-    return ", ".join([usual or "none", *texts, *more])
+    return ", ".join([*([] if secret else [usual or "none"]), *texts, *more])
 
 
 def _axes(planes: Sequence[Plane], folder: Path) -> tuple[Numbers, Numbers, Numbers]:
@@ -150,8 +148,7 @@ def _distances(ordered: Sequence[Plane], along_mm: Numbers, folder: Path) -> Non
         more = f"; {len(twice) - 3} more" if len(twice) > 3 else ""
         raise Unusable(f"{len(twice)} slice(s) where another one lies ({pairs}{more})", "keep one stack only")
     places_mm = along_mm[0] + np.arange(len(along_mm)) * (along_mm[-1] - along_mm[0]) / (len(along_mm) - 1)
-    uneven = np.abs(steps_mm - usual_mm).max() > max(_UNEVEN * usual_mm, 1e-3)
-    if uneven or np.abs(along_mm - places_mm).max() > _OFF * usual_mm:
+    if np.abs(along_mm - places_mm).max() > max(_UNEVEN * usual_mm, 1e-3):
         where = int(np.abs(steps_mm - usual_mm).argmax())
         names = named((ordered[where].path, ordered[where + 1].path), folder)
         absent = _absent(ordered)
