@@ -198,7 +198,8 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     )
     if problems and not pairs:
         raise InputError(problems)
-    strangers = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    unknown = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    strangers = [pair.prediction.name for pair in pairs if pair.prediction and pair.prediction.name in unknown]
     if strangers:
         say(f"{config.pred_path}: its {PREDICTED} does not list {listed(strangers)}: not of the model that it names")
     keys = {pair.name: pair.key(settings) for pair in pairs}
@@ -212,7 +213,7 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     scores, unreadable = _scored(pairs, settings, store, config.workers)
     if problems + unreadable:
         raise InputError(problems + unreadable)
-    _write_results(target, config, naming, settings, scores)
+    _write_results(target, config, naming, settings, scores, strangers)
     shutil.rmtree(store, ignore_errors=True)
     if _zero_everywhere(scores):
         say(_labels_seen(scores, f" (classes from {naming.source})" if naming.classes else ""))
@@ -243,7 +244,12 @@ def _scored(pairs: Sequence[Pair], settings: Settings, store: Path, workers: int
 
 
 def _write_results(
-    target: Path, config: EvaluateSettings, naming: Naming, settings: Settings, found: Sequence[CaseScores]
+    target: Path,
+    config: EvaluateSettings,
+    naming: Naming,
+    settings: Settings,
+    found: Sequence[CaseScores],
+    strangers: Sequence[str],
 ) -> None:
     """Write the tables and, last, the description that says they are whole."""
     num_foreground = max((naming.num_classes or 2) - 1, *(case.num_foreground for case in found))
@@ -270,6 +276,7 @@ def _write_results(
         metrics=settings.metrics,
         conventions=_conventions(settings, classes, config.asd),
         missing_predictions=tuple(case.name for case in scores if case.missing),
+        unlisted_predictions=tuple(strangers),
         organs=_organ_counts(scores, classes),
         case_keys={case.name: case.key for case in scores},
         reordered={case.name: case.reordered for case in scores if case.reordered},
