@@ -58,8 +58,9 @@ def model(folder: Path, *modalities: Modality) -> Path:
 
 
 def how(out: Path) -> dict[str, tuple[str, str]]:
-    facts = json.loads((out / PREDICTED).read_text(encoding="utf-8"))["facts"]
-    return {case: (fact["modality"], fact["by"]) for case, fact in facts.items()}
+    record = json.loads((out / PREDICTED).read_text(encoding="utf-8"))
+    assert set(record["modalities"]) == set(record["facts"])
+    return {case: (modality, record["facts"][case]["told"]) for case, modality in record["modalities"].items()}
 
 
 NAMES = ("ct_0712", "patient_20240131", "study_7", "toys_0712", "499", "500", "x")

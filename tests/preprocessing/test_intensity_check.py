@@ -64,6 +64,14 @@ def test_every_ct_in_hu_passes(air: bool, padding: int | None) -> None:
         assert kinds(form, "CT") == []
 
 
+def test_a_denoised_crop_of_bone_and_fat_passes() -> None:
+    knee = np.full((10, 20, 20), -95, np.int16)
+    knee[:, 4:16, 4:16] = 60
+    knee[:, 7:13, 7:13] = 1000
+    knee[:, 9:11, 9:11] = 350
+    assert not any(fatal for _, fatal in kinds(knee + np.arange(20, dtype=np.int16), "CT"))
+
+
 def zscore(array: Array) -> Array:
     return (array - array.mean()) / array.std()
 

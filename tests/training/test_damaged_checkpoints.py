@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -17,8 +18,9 @@ from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
 from duomod.training.build import build_method, with_networks
 from duomod.training.checkpoint import RESUME_KEY, read_checkpoint, save_checkpoint
-from duomod.training.load import load_predictor, resumed_state
+from duomod.training.load import load_predictor, load_weights, resumed_state
 from duomod.training.model_info import INFO_KEY, ModelInfo
+from duomod.training.optim import restore_optimizer
 from duomod.workspace import sha256
 
 Content = dict[str, Any]
@@ -246,3 +248,47 @@ def test_a_state_that_cannot_be_resumed_is_one_line(
 def test_a_sound_state_is_given_back(changed: Callable[[Callable[[Content], object]], Path]) -> None:
     assert resumed_state(changed(lambda c: c.update({RESUME_KEY: RESUME})), INFO) == RESUME
     assert resumed_state(changed(lambda c: None), INFO) is None
+
+
+def _stepped(name: str) -> torch.optim.Optimizer:
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    kinds = {
+        "sgd": torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.1),
+        "adamw": torch.optim.AdamW([weight], lr=0.1),
+    }
+    weight.grad = torch.ones_like(weight)
+    kinds[name].step()
+    return kinds[name]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_optimizer_takes_only_a_state_of_its_kind(name: str) -> None:
+    good = _stepped(name).state_dict()
+    restore_optimizer(_stepped(name), copy.deepcopy(good))
+    remembered = next(iter(good["state"][0]))
+    wrong: list[dict[str, Any]] = [
+        {**good, "state": [1]},
+        {**good, "state": {0: 3}},
+        {**good, "state": {0: {remembered: torch.ones(2)}}},
+        {**good, "state": {0: {remembered: "x"}}},
+        {**good, "param_groups": [{**good["param_groups"][0], "weight_decay": "x"}]},
+        {**good, "param_groups": [{k: v for k, v in good["param_groups"][0].items() if k != "lr"}]},
+        {**good, "param_groups": 3},
+    ]
+    for state in wrong:
+        with pytest.raises((LookupError, TypeError, ValueError, AttributeError)):
+            restore_optimizer(_stepped(name), copy.deepcopy(state))
+
+
+def test_a_buffer_that_begins_with_infinity_may_keep_it() -> None:
+    class Lowest(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("lowest", torch.tensor(torch.inf))
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+    module = Lowest()
+    load_weights({"A": module}, {"A": module.state_dict()}, Path("x.pth"))
+    bad = {**module.state_dict(), "weight": torch.tensor([torch.inf, 0.0])}
+    with pytest.raises(InputError, match=r"x\.pth: the weights 'A' are not finite \(1 tensors, the first is weight\)"):
+        load_weights({"A": Lowest()}, {"A": bad}, Path("x.pth"))

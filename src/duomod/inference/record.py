@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Beside ``prediction.json`` while some scans could not be predicted.
 FAILED = "failed.json"
 
+#: What it says by case: :class:`Record`'s fields of these names.
+_PARTS = ("cases", "scans", "modalities", "facts")
+
 #: What was found out about a case is written at least so often (seconds) and at the end. A case of which it is not,
 #: after a kill, is predicted again.
 _EVERY = 10.0
@@ -49,7 +52,8 @@ class Record:
         settings: All that the label maps depend on besides their scans.
         cases: What each case is made from: its identity.
         scans: The scan's file of each case that has one.
-        facts: What was found out about each case.
+        modalities: How each scan was taken.
+        facts: What told that, and what is doubtful.
         others: Label maps of other cases, by another model or with other settings.
     """
 
@@ -58,6 +62,7 @@ class Record:
     settings: Mapping[str, Any]
     cases: dict[str, str] = field(default_factory=dict)
     scans: dict[str, str] = field(default_factory=dict)
+    modalities: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     _same: bool = False
@@ -77,7 +82,7 @@ class Record:
         old, listed_cases = _read(output)
         record._same = old.get("settings") == settings
         if _of_masks(old.get("settings")) == _of_masks(settings):
-            record.cases, record.scans, record.facts = (dict(old[part]) for part in ("cases", "scans", "facts"))
+            record.cases, record.scans, record.modalities, record.facts = (dict(old[part]) for part in _PARTS)
         wanted = {case.case_id for case in cases}
         there = {case: path.name for case, path in content(output).files.items()}
         unknown = [
@@ -116,19 +121,21 @@ class Record:
             probabilities_file(self.output, case_id).unlink(missing_ok=True)
         for case in left:
             self.facts.pop(case.case_id, None)
+            self.modalities.pop(case.case_id, None)
         self.cases |= {case.case_id: case.identity for case in cases}
-        self.scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
+        self.scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None and case.stays}
         self.write()
 
     def learned(self, case: Case, loaded: Loaded) -> None:
         """Note what was found out about a case."""
         how = loaded.decision
-        self.facts[case.case_id] = {"modality": how.modality, "by": how.by, "doubts": list(how.doubts)}
+        self.modalities[case.case_id] = how.modality
+        self.facts[case.case_id] = {"told": how.by, "doubts": list(how.doubts)}
 
     def write(self, at_once: bool = True) -> None:
         """Write ``prediction.json``; where it need not be ``at_once``, only every few seconds."""
         if at_once or time.monotonic() - self._written > _EVERY:
-            parts = {"cases": self.cases, "scans": self.scans, "facts": self.facts}
+            parts = {part: getattr(self, part) for part in _PARTS}
             write_json(self.output / PREDICTED, {"model": str(self.model), "settings": self.settings, **parts})
             self._written = time.monotonic()
 
@@ -147,7 +154,7 @@ def _read(output: Path) -> tuple[dict[str, Any], set[str]]:
         old = read_json(output / PREDICTED)
         if not isinstance(old, dict):
             return {}, set()
-        parts = {part: old.get(part, {}) for part in ("cases", "scans", "facts")}
+        parts = {part: old.get(part, {}) for part in _PARTS}
         if not all(isinstance(part, dict) for part in parts.values()):
             return {}, set()
         return {"settings": old.get("settings"), **parts}, {check_case_id(case) for case in parts["cases"]}

@@ -54,7 +54,7 @@ class Intensities:
         distinct: How many different values a sample of the voxels has, besides the padding.
         spread: From the 1st to the 99th percentile, without the padding.
         cut: Share that the smaller of these two has: exactly the smallest value, and exactly the largest.
-        negative: Share below -150, without the padding, as the next ones.
+        negative: Share below -20, where fat and air are; without the padding, as the next ones.
         air: Share between -1100 and -850.
         soft: Share between -250 and 350.
         shifted: Share between 800 and 1300.
@@ -94,7 +94,7 @@ class Intensities:
             distinct=int(np.unique(inner).size),
             spread=float(last - first),
             cut=float(min(np.mean(inner == inner.min()), np.mean(inner == inner.max()))),
-            negative=float(np.mean(inner < -150)),
+            negative=float(np.mean(inner < -20)),
             air=_share(inner, _AIR),
             soft=_share(inner, _SOFT),
             shifted=_share(inner, _SHIFTED_SOFT),
@@ -160,9 +160,9 @@ def _wrong_ct(found: Intensities) -> Finding | None:
             " in Hounsfield units"
         )
         return Finding("8 bits", text, True)
-    if found.negative < 1e-3 and found.shifted >= 0.05:
+    if found.negative < 1e-2 and found.shifted >= 0.05:
         text = (
-            f"voxels of {values}, {found.shifted:.0%} of them between 800 and 1300 HU and almost none below -150 HU:"
+            f"voxels of {values}, {found.shifted:.0%} of them between 800 and 1300 HU and almost none below -20 HU:"
             " its rescale intercept (-1024) is lost; export it again in Hounsfield units"
         )
         return Finding("intercept", text, True)

@@ -14,7 +14,7 @@ from duomod.sampling.streams import cases_of_step
 from duomod.seeding import torch_seed
 from duomod.training.checkpoint import save_checkpoint
 from duomod.training.numbers import all_finite, not_finite, state_of
-from duomod.training.optim import build_optimizer, learning_rate
+from duomod.training.optim import build_optimizer, learning_rate, restore_optimizer
 from duomod.training.precision import autocast
 from duomod.training.run import Run, State
 
@@ -45,10 +45,10 @@ class Learner:
         if resume is not None:
             try:
                 run.method.load_state_dict(resume["method"])
-                self.optimizer.load_state_dict(resume["optimizer"])
+                restore_optimizer(self.optimizer, resume["optimizer"])
                 self.scaler.load_state_dict(resume["scaler"])
                 self.state = State(**resume["state"])
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{run.last}: not a state of this run ({reason}); --overwrite trains anew") from None
             self._saved = self.state.step

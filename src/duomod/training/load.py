@@ -18,6 +18,7 @@ from duomod.settings import checked
 from duomod.training.build import build_method
 from duomod.training.checkpoint import RESUME_KEY, Checkpoint, read_checkpoint
 from duomod.training.model_info import INFO_KEY, ModelInfo, stated_info
+from duomod.training.numbers import not_finite
 from duomod.training.published import Published, inferred_info
 from duomod.training.stock_predictor import built_within
 
@@ -47,17 +48,19 @@ def load_weights(modules: Mapping[str, nn.Module], content: Mapping[str, Any], p
         if wrong is not None:
             problems.append(f"{path}: the weights '{key}' are damaged: {wrong}; take another copy of the file")
             continue
+        # A buffer may begin with an infinite value (a smallest value so far); it may keep one.
+        endless = set(not_finite(module.state_dict().items()))
         try:
             module.load_state_dict(content[key])
         except RuntimeError as error:
             first = in_one_line(" ".join(str(error).splitlines()[1:2]).strip())
             problems.append(f"{path}: the weights '{key}' do not fit the network: {first}")
             continue
-        bad = _not_finite(module.state_dict())
-        if bad is not None:
+        bad = [name for name in not_finite(module.state_dict().items()) if name not in endless]
+        if bad:
             problems.append(
-                f"{path}: the weights '{key}' are not finite ({bad}), so they predict nothing; the training went wrong:"
-                " take an earlier checkpoint, or train again"
+                f"{path}: the weights '{key}' are not finite ({len(bad)} tensors, the first is {bad[0]}), so they"
+                " predict nothing; the training went wrong: take an earlier checkpoint, or train again"
             )
     if problems:
         raise InputError(problems)
@@ -77,22 +80,13 @@ def _unusable(state: Any) -> str | None:
     return None
 
 
-def _not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """How many values of a state dict are NaN or infinite, and where the first one is; None if none is."""
-    bad = {
-        name: int(tensor.numel() - torch.isfinite(tensor).sum())
-        for name, tensor in state.items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    }
-    return f"{sum(bad.values())} values are NaN or infinite, the first in {next(iter(bad))}" if bad else None
-
-
 class SavedState(BaseModel):
     """What ``last.pth`` says of where its run stands; the rest is the method's and the optimizer's."""
 
     model_config = ConfigDict(extra="allow")
 
     step: int = Field(ge=0)
+    best_dice: float = -1.0
     best_step: int = Field(0, ge=0)
     without_improvement: int = Field(0, ge=0)
 
@@ -119,11 +113,14 @@ def resumed_state(path: Path, info: ModelInfo) -> dict[str, Any] | None:
     parts = {"method", "optimizer", "scaler", "state"}
     damaged = f"{path}: the state to go on from is damaged"
     if not isinstance(state, dict) or any(not isinstance(state.get(part), dict) for part in parts):
-        raise InputError(f"{damaged}: it lacks its parts; --overwrite starts anew")
+        raise InputError(f"{damaged}: it lacks its parts")
     checked(SavedState, state["state"], source=f"{damaged}: ")
-    wrong = _unusable(state["method"]) or _not_finite(state["method"])
+    wrong = _unusable(state["method"])
     if wrong is not None:
-        raise InputError(f"{damaged}: {wrong}; --overwrite starts anew")
+        raise InputError(f"{damaged}: {wrong}")
+    lost = [name for name, tensor in state["method"].items() if tensor.is_floating_point() and tensor.isnan().any()]
+    if lost:
+        raise InputError(f"{damaged}: {len(lost)} of its tensors hold NaN, the first is {in_one_line(lost[0])}")
     return state
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from duomod.config import OptimConfig
 from duomod.methods.base import Method
@@ -43,3 +45,25 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int, steps_per_ep
     else:
         start, end, t = config.base_lr, config.base_lr / 1e4, (step - rise) / max(total_steps - rise, 1)
     return end + (start - end) * (1 + math.cos(math.pi * t)) / 2
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Give an optimizer the state that one of its kind saved; torch itself takes almost anything.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is no such state.
+    """
+    numbers = [
+        {name: type(value) for name, value in group.items() if isinstance(value, (float, tuple))}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, own in zip(optimizer.param_groups, numbers, strict=True):
+        wrong = [name for name, kind in own.items() if not isinstance(group[name], kind)]
+        if wrong:
+            raise ValueError(f"the optimizer's {wrong[0]} is no number")
+    for parameter, remembered in optimizer.state.items():
+        for name, value in remembered.items():
+            fits = value is None or (isinstance(value, Tensor) and value.shape in (parameter.shape, ()))
+            if not fits:
+                raise ValueError(f"the optimizer's {name} is of another shape")

@@ -115,7 +115,7 @@ NO_STACK = {
     "position far away": (element("ImagePositionPatient", "1e7\\0\\0", 0), "ImagePositionPatient 1e+07 mm in I000.dcm"),
     "no unit vectors": (element("ImageOrientationPatient", "1\\0\\0\\0\\2\\0"), "no unit vectors at right angles"),
     "skewed": (element("ImageOrientationPatient", "1\\0\\0\\0.6\\0.8\\0"), "no unit vectors at right angles"),
-    "two patients": (element("PatientID", "someone", 1), "PatientID: anonymous, someone in I001.dcm"),
+    "two patients": (element("PatientID", "someone", 1), "PatientID: another in I001.dcm)"),
     "two frames of reference": (element("FrameOfReferenceUID", "9.9", 5), "ReferenceUID: 1.2.99, 9.9 in I005.dcm"),
     "two sizes": (element("Rows", 6, 1), "Rows: 5, 6 in I001.dcm"),
     "signed and not": (element("PixelRepresentation", 1, 1), "PixelRepresentation: 0, 1 in I001.dcm"),
