@@ -26,7 +26,7 @@ class Series:
         case_id: Names its result.
         folder: Where its files lie; they are named within it.
         title: What its headers call it, for people.
-        modality_name: DICOM's word for the modality, such as ``CT``, ``MR`` or ``PT``.
+        modality_name: DICOM's word for the modality, such as ``CT``, ``MR`` or ``PT``; empty where it is not said.
         planes: Its slices along their normal.
         geometry: The grid they form.
         doubts: Sentences about what is doubtful; each names the folder.
@@ -125,7 +125,8 @@ class Candidate:
             case_id,
             self.folder,
             self.title,
-            text(data, "Modality"),
+            # "Other", which programs write that do not know, says nothing.
+            "" if text(data, "Modality") == "OT" else text(data, "Modality"),
             ordered,
             geometry,
             tuple(f"{self.folder}: {doubt}" for doubt in doubts),
