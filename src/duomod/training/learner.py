@@ -49,7 +49,7 @@ class Learner:
                 self.scaler.load_state_dict(resume["scaler"])
                 self.state = State(**resume["state"])
             except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                reason = str(error).splitlines()[0]
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise InputError(f"{run.last}: not a state of this run ({reason}); --overwrite trains anew") from None
             self._saved = self.state.step
 
