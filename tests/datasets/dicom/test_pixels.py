@@ -82,6 +82,7 @@ def test_a_volume_that_itk_wrote_into_one_file(tmp_path: Path) -> None:
     assert np.array_equal(sitk.GetArrayFromImage(read_series(series)), hu() + 1024)
     # ITK writes "other", which says nothing.
     assert (series.modality, series.modality_name) == (None, "")
+    assert series.called == f"{tmp_path / 'multi.dcm'} (6 frames)"
 
 
 def test_frames_have_their_own_rescale(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ class Series:
         return cast(Modality, self.modality_name) if self.modality_name in ("CT", "MR") else None
 
     @property
+    def called(self) -> str:
+        """What messages call it: its folder, or the one file that holds all of it."""
+        files = {plane.path for plane in self.planes}
+        return str(self.folder) if len(files) > 1 else f"{files.pop()} ({len(self.planes)} frames)"
+
+    @property
     def identity(self) -> str:
         """Another text for other or changed files."""
         facts = [path.stat() for path in {plane.path for plane in self.planes}]
