@@ -138,6 +138,19 @@ class TestFromScans:
             assert part in text
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("ending", [".nii", ".NII.GZ", ".nrrd", ".mha"])
+    def test_scans_in_other_files(self, ending: str, raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
+        image = sitk.ReadImage(str(raw_file(raw, "a_001")))
+        (tmp_path / "in").mkdir()
+        sitk.WriteImage(image, str(tmp_path / "in" / f"x{ending.lower()}"))
+        if ending != ending.lower():
+            (tmp_path / "in" / f"x{ending.lower()}").rename(tmp_path / "in" / f"x{ending}")
+        for name, given in (("folder", tmp_path / "in"), ("file", tmp_path / "in" / f"x{ending}")):
+            out = predict(model_path=checkpoint, output_path=tmp_path / name, input_path=given)
+            result = sitk.ReadImage(str(out / "x.nii.gz"))
+            assert_nearly_equal(Geometry.of(result), Geometry.of(image))
+            assert dice(sitk.GetArrayFromImage(result), (sitk.GetArrayFromImage(image) > 175) * 2, 2) > 0.85
+
     def test_two_files_of_one_case(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001_0000.nii.gz")
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001.nii.gz")
