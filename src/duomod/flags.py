@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -245,8 +247,15 @@ def to_argv(settings: Settings) -> list[str]:
 
 
 def command_line(settings: Settings) -> str:
-    """The same as one text to paste into a shell."""
-    return shlex.join(to_argv(settings))
+    """The same as one text to paste into this very shell."""
+    return runnable(to_argv(settings))
+
+
+def runnable(argv: Sequence[str]) -> str:
+    """A command line that begins with ``duomod``, as a text for this shell, which may not have it on its PATH."""
+    found = shutil.which("duomod")
+    ours = found is not None and Path(found).parent == Path(sys.executable).parent
+    return shlex.join(argv if ours else [sys.executable, "-m", *argv])
 
 
 def _texts(option: Option, value: Any) -> list[str]:

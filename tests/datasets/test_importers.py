@@ -73,6 +73,14 @@ class TestCases:
         cases = good_cases(tmp_path, load_spec("amos22"))
         assert [(c.case_id, c.label is not None) for c in cases] == [("ct_0001", True), ("ct_0002", False)]
 
+    def test_scans_beside_their_labels_with_a_suffix(self, tmp_path: Path) -> None:
+        raw(tmp_path, "a_0000.nii.gz a_label.nii.gz b.nii.gz b_0000.nii.gz _0000.nii.gz")
+        cases, problems = list_cases(tmp_path, load_spec("flare22"))
+        assert [(c.case_id, c.label is not None) for c in cases] == [("a", True), ("b", False)]
+        assert len(problems) == 2
+        assert any("2 files of the case b: b.nii.gz, b_0000.nii.gz" in text for text in problems)
+        assert any("it is empty" in text for text in problems)
+
     def test_a_label_without_image_and_a_repeated_id_are_reported_together(self, tmp_path: Path) -> None:
         raw(
             tmp_path,

@@ -111,6 +111,7 @@ def test_sensible_headers_are_placed_by_itk_to_the_last_bit(tmp_path: Path, turn
     assert Geometry.of(read_image(path)) == Geometry.of(sitk.ReadImage(str(path)))
 
 
+EDGES = (1.0, 2e-3, 2e-3, 5e-3, 0.0, 0.0, 0.0, 0.0)
 DOUBTFUL = {
     "neither set": ({"qform_code": 0, "sform_code": 0}, "nobody knows where left and right are"),
     "pixdim against the sform": ({"pixdim1": 1.0}, "1 x 0.8 x 2.5 mm by pixdim, but 0.7 x 0.8 x 2.5 mm by the sform"),
@@ -120,6 +121,10 @@ DOUBTFUL = {
     "slope NaN with intercept": ({"scl_slope": NAN, "scl_inter": 5.0}, "intercept of 5 is not applied"),
     "bitpix": ({"bitpix": 8}, "8 bits per voxel, but its number type has 16"),
     "bitpix 0": ({"bitpix": 0}, "0 bits per voxel"),
+    "micrometres taken for mm": (
+        {"srow": (2e-3, 0.0, 0.0, 1.0, 0.0, 2e-3, 0.0, 1.0, 0.0, 0.0, 5e-3, 1.0), "qform_code": 0, "pixdim": EDGES},
+        "longest side is 0.035 mm",
+    ),
     "unit": ({"xyzt_units": 5}, "unit of length is unknown"),
 }
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -16,6 +20,7 @@ from duomod.datasets.phantom.settings import PhantomSettings
 from duomod.datasets.phantom.shapes import Ellipsoid, Points, Tube, smooth_field
 from duomod.datasets.recognise import resolve_spec
 from duomod.errors import InputError
+from duomod.locks import LOCK, locked
 from duomod.settings import checked
 from duomod.workspace import read_json, write_json
 
@@ -276,3 +281,51 @@ def test_wrong_numbers_are_reported_together_and_nothing_is_written(tmp_path: Pa
     with pytest.raises(InputError, match="Did you mean 'tiny'"):
         phantom(tmp_path / "raw", cases=1, seed=0, preset="tyni")  # type: ignore[arg-type]
     assert not (tmp_path / "raw").exists()
+
+
+LIMITED = """
+import resource, sys
+from duomod.datasets.phantom import write_phantom
+from duomod.datasets.phantom.settings import PhantomSettings
+
+kib = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, kib * 1024))
+try:
+    write_phantom(PhantomSettings(out=sys.argv[1], cases=2, preset="tiny", workers=1))
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+@pytest.mark.parametrize("kib", [1, 10, 60])
+def test_a_scan_that_does_not_fit_is_not_there_in_part(kib: int, tmp_path: Path) -> None:
+    """A limit on the size of files stops a writer in the middle, as a full disk does; ITK says nothing of it."""
+    whole = phantom(tmp_path / "whole", cases=2, preset="tiny")
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(out), str(kib)], capture_output=True, text=True)
+    number, file = done.stdout.split()
+    assert int(number) == errno.EFBIG
+    assert str(out) in file
+    for path in out.rglob("*.nii.gz"):
+        assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()
+    assert not list(out.rglob(".part-*"))
+    phantom(out, cases=2, preset="tiny")
+    scans = sorted(path.relative_to(whole) for path in whole.rglob("*.nii.gz"))
+    assert sorted(path.relative_to(out) for path in out.rglob("*.nii.gz")) == scans
+    assert all((out / scan).read_bytes() == (whole / scan).read_bytes() for scan in scans)
+
+
+def test_a_second_phantom_in_the_folder_is_refused_and_a_killed_one_is_completed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        locked(out, "a phantom"),
+        pytest.raises(InputError, match=f"out: a phantom is running.*process {os.getpid()} "),
+    ):
+        phantom(out, cases=2, preset="tiny")
+    # What a kill leaves before the first file is whole.
+    out.mkdir()
+    (out / LOCK).write_text("")
+    (out / ".part-abcdefgh.json").write_text("half")
+    phantom(out, cases=2, preset="tiny")
+    assert len(list(out.rglob("*.nii.gz"))) == 4
+    assert not [path for path in out.rglob(".*") if path.is_file()]

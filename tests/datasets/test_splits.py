@@ -374,6 +374,14 @@ def test_a_labelled_part_covers_all_classes_where_a_greedy_choice_would_not() ->
         assert set(divide(cases, spec, seed).order[:2]) == {"left", "right"}
 
 
+def test_files_beside_the_lists_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("eval.csv", "test.TXT", "made.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "eval.txt").write_text("a\n")
+    assert raw_list_problems(tmp_path, ["a"]) == []
+    assert f"{tmp_path}: not read (lists end in .txt): eval.csv, test.TXT" in capsys.readouterr().err
+
+
 def test_thirty_thousand_cases_take_seconds(tmp_path: Path) -> None:
     made = FakeStore(tmp_path, cases(labelled=15_000, unlabelled=15_000))
     began = time.monotonic()

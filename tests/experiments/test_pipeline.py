@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,6 +16,7 @@ from duomod.experiments.planning import plan_of
 from duomod.experiments.schedule import PlanInterrupted, Schedule
 from duomod.experiments.settings import PipelineConfig, PipelineSettings, load_pipeline
 from duomod.experiments.steps import Step
+from duomod.locks import locked
 
 GOOD = """
 gt_path: truth
@@ -184,9 +186,21 @@ class TestRunning:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(Schedule, "run", interrupted)
         written(tmp_path, GOOD)
-        with pytest.raises(PlanInterrupted, match=r"to go on, run: duomod pipeline experiment\.yaml") as caught:
+        with pytest.raises(PlanInterrupted, match=r"to go on, run: .*duomod pipeline experiment\.yaml$") as caught:
             run_pipeline(PipelineSettings(config=Path("experiment.yaml")))
         assert caught.value.exit_code == 130
+
+    def test_a_second_pipeline_on_the_same_steps_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(Schedule, "run", lambda schedule: None)
+        settings = PipelineSettings(config=written(tmp_path, GOOD))
+        steps = load_pipeline(settings.config).steps
+        refused = pytest.raises(InputError, match=rf"a pipeline is running in this folder \(process {os.getpid()} ")
+        with locked(steps, "a pipeline"), refused:
+            run_pipeline(settings)
+        run_pipeline(settings)
 
 
 def test_an_executor_of_the_users_is_one_class_behind_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

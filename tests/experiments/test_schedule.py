@@ -4,13 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from workshop import Workshop, eventually
 
+from duomod.errors import DuomodError
+from duomod.experiments.process import StepProcess
 from duomod.experiments.records import born
 from duomod.experiments.schedule import StepsFailed
 from duomod.experiments.steps import Kind, Step
+from duomod.training.stopping import SAME_REQUEST
 
 
 def test_a_step_starts_after_all_that_it_needs(workshop: Workshop) -> None:
@@ -175,6 +180,39 @@ open({str(workshop.folder / "ready")!r}, 'w')
             pipeline.wait(timeout=20)
         assert saved.read_text() == "state"
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_second_signal_gives_no_more_time(self, workshop: Workshop, number: signal.Signals) -> None:
+        ready = {name: workshop.folder / f"{name}-ready" for name in ("a", "b")}
+        deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+        steps = [workshop.step(name, f"{deaf}; open({str(path)!r}, 'w')", seconds=60) for name, path in ready.items()]
+        with under_way(workshop, *steps, jobs=2) as pipeline:
+            assert eventually(lambda: all(path.exists() for path in ready.values()))
+            pids = [workshop.records.read(step).pid for step in steps]  # type: ignore[union-attr]
+            pipeline.send_signal(number)
+            time.sleep(SAME_REQUEST + 0.3)
+            began = time.monotonic()
+            pipeline.send_signal(number)
+            pipeline.wait(timeout=20)
+        assert time.monotonic() - began < 15
+        assert all(born(pid) is None for pid in pids)
+
+    def test_two_pipelines_that_start_a_step_at_once_do_it_once(self, workshop: Workshop) -> None:
+        step = workshop.step("a", seconds=1)
+        processes = [StepProcess(step, workshop.records) for _ in range(4)]
+
+        def attempt(process: StepProcess) -> str:
+            try:
+                process.start()
+            except DuomodError as error:
+                return str(error)
+            return process.wait().state
+
+        with ThreadPoolExecutor(4) as pool:
+            said = sorted(pool.map(attempt, processes))
+        assert said[0] == "done"
+        assert all(text.startswith("is being run by process") for text in said[1:])
+        assert len(workshop.times("a")) == 1
+
     def test_the_next_run_goes_on(self, workshop: Workshop) -> None:
         first, second = workshop.step("first"), workshop.step("second", seconds=3)
         with under_way(workshop, first, second) as pipeline:
@@ -196,6 +234,7 @@ from pathlib import *
 from duomod.experiments.executors.local import *
 from duomod.experiments.schedule import *
 from duomod.experiments.steps import *
+from duomod.termination import *
 records = Records(Path({str(workshop.records.folder)!r}))
 plan = Plan(tuple({[(s.name, str(s.kind), s.argv, tuple(map(str, s.done))) for s in steps]!r}))
 """
@@ -204,7 +243,8 @@ plan = Plan(tuple({[(s.name, str(s.kind), s.argv, tuple(map(str, s.done))) for s
         )
         code += f"""
 try:
-    Schedule(plan, Local(LocalSettings(), records, {jobs}), records).run()
+    with termination_raises():
+        Schedule(plan, Local(LocalSettings(), records, {jobs}), records).run()
 except PlanInterrupted:
     sys.exit(130)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -137,3 +138,93 @@ class TestKill:
             Store.open(out)
         preprocess(raw, out, spacing=(2.0, 2.0, 2.0))
         assert content(out) == content(fresh)
+
+
+class TestOneCase:
+    """An error in one case that nobody foresaw is that case's; the others are looked at all the same."""
+
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (RuntimeError("in\nsome library"), r"case_1\.nii\.gz: cannot be used \(RuntimeError: some library\)"),
+            (KeyError(3), r"case_1\.nii\.gz: cannot be used \(KeyError: 3\)"),
+            (MemoryError(), r"case_1\.nii\.gz: there is not enough memory"),
+            (OSError(errno.EIO, "Input/output error"), r"case_1\.nii\.gz: Input/output error; check the file"),
+            (InputError("no number"), r"case_1\.nii\.gz: no number"),
+        ],
+        ids=["runtime", "key", "memory", "read", "input"],
+    )
+    def test_is_named_and_the_others_are_looked_at(
+        self, error: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import duomod.preprocessing.case as module
+
+        raw = raw_set(tmp_path / "raw", cases=4)
+        write(raw / "labelsTr" / "case_3.nii.gz", scan(body()[1], spacing=(2.0, 2.0, 2.0)))
+        real = module.load_case
+
+        def load_case(case: Any, spec: Any) -> Any:
+            if case.case_id == "case_1":
+                raise error
+            return real(case, spec)
+
+        monkeypatch.setattr(module, "load_case", load_case)
+        with pytest.raises(InputError) as caught:
+            preprocess(raw, tmp_path / "out", spacing=UNIT)
+        first, second, *log = caught.value.problems
+        assert re.search(words, first)
+        assert "case_3.nii.gz" in second
+        assert not (tmp_path / "out").exists()
+        foreseen = isinstance(error, InputError | MemoryError | OSError)
+        assert len(log) == (0 if foreseen else 1)
+        if log:
+            details = Path(log[0].partition(":")[0]).read_text()
+            assert "case_1.nii.gz" in details
+            assert "Traceback" in details
+            assert "load_case" in details
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_of_a_place_that_cannot_be_written_ends_the_run(self, workers: int, tmp_path: Path) -> None:
+        raw, out = raw_set(tmp_path / "raw"), tmp_path / "out"
+        (out / ".unfinished").mkdir(parents=True)
+        (out / ".unfinished" / "imagesTr").write_text("in the way")
+        with pytest.raises(OSError, match="imagesTr"):
+            preprocess(raw, out, spacing=UNIT, workers=workers)
+
+
+class TestAlone:
+    def test_a_second_preprocess_in_the_folder_is_refused_and_the_first_goes_on(self, tmp_path: Path) -> None:
+        raw, out = larger_set(tmp_path / "raw"), tmp_path / "out"
+        process = started(tmp_path, raw, out, 1)
+        with pytest.raises(InputError, match=rf"out: a preprocess is running in this folder \(process {process.pid} "):
+            preprocess(raw, out, spacing=UNIT)
+        assert process.wait(timeout=60) == 0
+        assert content(out) == content(preprocess(raw, tmp_path / "alone", spacing=UNIT))
+
+    def test_the_output_lies_outside_the_raw_data(self, tmp_path: Path) -> None:
+        raw = raw_set(tmp_path / "raw")
+        (tmp_path / "link").symlink_to(raw)
+        for out in (
+            raw,
+            raw / "out",
+            tmp_path / "link",
+            tmp_path / "link" / "deep" / "out",
+            raw / ".." / "raw" / "out",
+        ):
+            with pytest.raises(InputError, match="the raw data set"):
+                preprocess(raw, out)
+        assert not (raw / "out").exists()
+        assert not (raw / "deep").exists()
+
+    def test_a_raw_data_set_that_may_only_be_read_or_was_renamed(self, tmp_path: Path) -> None:
+        raw = raw_set(tmp_path / "raw")
+        for folder in (raw / "imagesTr", raw / "labelsTr", raw):
+            folder.chmod(0o555)
+        whole = content(preprocess(raw, tmp_path / "out", spacing=UNIT))
+        raw.chmod(0o755)
+        moved = raw.rename(tmp_path / "moved")
+        with pytest.raises(InputError, match="raw: folder not found"):
+            preprocess(raw, tmp_path / "out", spacing=UNIT)
+        with pytest.raises(InputError, match="holds the data set 'raw', not 'moved'"):
+            preprocess(moved, tmp_path / "out", spacing=UNIT)
+        assert content(tmp_path / "out") == whole

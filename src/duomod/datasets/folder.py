@@ -22,7 +22,7 @@ class Content:
         files: Scans or label maps by case id, in the order of their names.
         unread: Names of the other entries; of a sub-folder with a slash and the number of scans in it.
         problems: Sentences about files that should be read and cannot be told apart, or whose name is no case id.
-        total: Number of files in the folder itself, hidden ones included.
+        total: Number of files in the folder itself, hidden ones included; a ``.mhd`` and its voxels are one.
     """
 
     folder: Path
@@ -68,7 +68,9 @@ def content(folder: Path, image_suffix: str = "") -> Content:
                 by_id.setdefault(check_case_id(case_id(path.name, image_suffix)), []).append(path)
             except ValueError as error:
                 problems.append(f"{shown(path)}: {error}; rename the file")
-        elif not _is_voxels_of_mhd(path, names):
+        elif _is_voxels_of_mhd(path, names):
+            total -= 1
+        else:
             unread.append(shown(path.name))
     problems += [
         f"{folder}: {len(paths)} files of the case {case}: {listed([path.name for path in paths])}; keep one of them"

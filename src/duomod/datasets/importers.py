@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from duomod.console import say
-from duomod.datasets.case_names import case_id
 from duomod.datasets.folder import Content, content, listed, without_suffix
 from duomod.datasets.spec import DatasetSpec, Role
 from duomod.errors import InputError
@@ -42,7 +41,7 @@ def list_cases(data_path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[
     top = content(data_path)
     if not (data_path / names.train_images).is_dir():
         if top.files:
-            return _beside(top, spec)
+            return _beside(content(data_path, spec.image_suffix), spec)
         if not any(data_path.iterdir()):
             raise InputError(f"{data_path}: the folder is empty; it should hold {names.train_images}")
         raise InputError(
@@ -73,7 +72,7 @@ def list_cases(data_path: Path, spec: DatasetSpec) -> tuple[list[RawCase], list[
 def _beside(top: Content, spec: DatasetSpec) -> tuple[list[RawCase], list[str]]:
     """The cases of a folder where labels lie beside their images."""
     problems = _say_and_check(top)
-    images = {case_id(case, spec.image_suffix): path for case, path in top.files.items() if not _is_label(case)}
+    images = {case: path for case, path in top.files.items() if not _is_label(case)}
     labels = {_LABEL_BESIDE.sub("", case): path for case, path in top.files.items() if _is_label(case)}
     for name in sorted(name for name in labels if (top.folder / name).is_dir()):
         say(f"{top.folder / name}: a folder, not a NIfTI file; it and its label are left out")

@@ -43,6 +43,9 @@ _EDGE_MM = (1e-3, 1e3)
 _FARTHEST_MM = 1e5
 _MOST_LITRES = 8000.0
 
+#: A scan that is shorter along all axes is odd: resampled, one voxel would be left of it.
+_SHORTEST_MM = 2.0
+
 #: Above this cosine two axes are not at right angles.
 _MOST_SHEAR = 1e-4
 
@@ -233,6 +236,8 @@ def _affine(fields: Nifti1Header, problems: list[str], doubts: list[str]) -> Aff
     else:
         found = sform if sform is not None else qform  # type: ignore[assignment]
     problems += grid_problems(found, fields["dim"][1:4])
+    if not problems:
+        doubts += grid_doubts(found, fields["dim"][1:4])
     if sform is not None and not problems:
         _compare_spacing(sform, stated, fields, doubts)
         if qform is not None:
@@ -285,6 +290,14 @@ def grid_problems(affine: Affine, size: Sequence[int]) -> list[str]:
     if np.abs(affine[:3, 3]).max() > _FARTHEST_MM:
         problems.append(f"its first voxel lies at ({_times(affine[:3, 3], ', ')}) mm; export the scan again")
     return problems
+
+
+def grid_doubts(affine: Affine, size: Sequence[int]) -> list[str]:
+    """What is odd about a possible grid."""
+    longest_mm = float((_edges(affine) * np.asarray(size, dtype=float)).max())
+    if longest_mm >= _SHORTEST_MM:
+        return []
+    return [f"its longest side is {longest_mm:.3g} mm; is its voxel size in another unit?"]
 
 
 def _compare_spacing(sform: Affine, stated: NDArray[np.float64], fields: Nifti1Header, doubts: list[str]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from duomod.console import say
+from duomod.datasets.case_names import shown
 from duomod.datasets.division import CaseFacts, Parts, beginning, divide
 from duomod.datasets.folder import listed
 from duomod.datasets.spec import DatasetSpec
-from duomod.datasets.split_lists import EVAL_NAMES, as_text, lists_in
+from duomod.datasets.split_lists import EVAL_NAMES, RECORD, as_text, lists_in
 from duomod.datasets.split_lists import Lists as _Lists
 from duomod.datasets.split_lists import read_list as read_list
 from duomod.errors import InputError, nearest_name
@@ -60,7 +61,11 @@ def raw_list_problems(folder: Path, known: Sequence[str]) -> list[str]:
     """What is wrong with the lists in a raw data set's ``splits`` folder: unknown cases, overlaps."""
     problems: list[str] = []
     lists: dict[str, tuple[str, ...]] = {}
-    for path in lists_in(folder):
+    ours = lists_in(folder)
+    others = [shown(path.name) for path in sorted(folder.glob("*")) if path not in ours and path.name != RECORD]
+    if others:
+        say(f"{folder}: not read (lists end in .txt): {listed(others)}")
+    for path in ours:
         try:
             lists[path.stem] = read_list(path)
         except InputError as error:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duomod.datasets.case_names import shown
-from duomod.datasets.nifti_header import MOST_PACKED, Affine, grid_problems
+from duomod.datasets.nifti_header import MOST_PACKED, Affine, grid_doubts, grid_problems
 from duomod.errors import InputError
 
 #: A header of text that is longer than this is none.
@@ -139,7 +139,7 @@ def read_text_header(path: Path) -> TextHeader:
         start=found.start,
         packed=found.packed,
         dtype=np.dtype((">" if found.big_endian else "<") + found.kind),
-        doubts=tuple(found.doubts),
+        doubts=(*found.doubts, *grid_doubts(found.affine(), found.size)),
     )
     stored = found.data.stat().st_size - found.start
     if stored * (MOST_PACKED if found.packed else 1) < header.data_bytes:
@@ -148,7 +148,7 @@ def read_text_header(path: Path) -> TextHeader:
         raise InputError(_too_long(path))
     if not found.packed and stored > header.data_bytes:
         more = f"it holds {stored - header.data_bytes:,} bytes more than its header describes, which are not read"
-        return replace(header, doubts=(*found.doubts, more))
+        return replace(header, doubts=(*header.doubts, more))
     return header
 
 

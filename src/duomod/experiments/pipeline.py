@@ -11,6 +11,7 @@ from duomod.experiments.records import Records
 from duomod.experiments.schedule import PlanInterrupted, Schedule
 from duomod.experiments.settings import PipelineConfig, PipelineSettings, load_pipeline
 from duomod.flags import command_line
+from duomod.locks import locked
 
 
 def run_pipeline(settings: PipelineSettings) -> Path | None:
@@ -36,7 +37,7 @@ def run_experiment(config: PipelineConfig, command: str) -> Path:
 
     Args:
         config: The experiment.
-        command: The command line that was given: how to go on after an interruption.
+        command: A command line: how to go on after an interruption.
 
     Returns:
         The path of the last result.
@@ -44,11 +45,13 @@ def run_experiment(config: PipelineConfig, command: str) -> Path:
     Raises:
         StepsFailed: exit code 1; lists what failed, after everything else was done.
         PlanInterrupted: exit code 130; says how to go on.
+        InputError: another pipeline is at work on the same steps.
     """
     cls, own = executor_settings(config.executor)
     records = Records(config.steps)
     try:
-        Schedule(plan_of(config), cls(own, records, config.jobs), records).run()
+        with locked(config.steps, "a pipeline"):
+            Schedule(plan_of(config), cls(own, records, config.jobs), records).run()
     except PlanInterrupted:
         raise PlanInterrupted(f"to go on, run: {command}") from None
     if config.stages.report:

@@ -46,9 +46,19 @@ class StepProcess:
     stopping: bool = False
 
     def start(self) -> None:
-        """Start the process; its log goes on after those of earlier attempts."""
-        before = self.records.read(self.step)
-        self.records.folder.mkdir(parents=True, exist_ok=True)
+        """Start the process; its log goes on after those of earlier attempts.
+
+        Raises:
+            DuomodError: another process runs the step.
+        """
+        with self.records.starting():
+            before = self.records.read(self.step)
+            if before is not None and before.state == "running":
+                raise DuomodError(f"is being run by process {before.pid} on {before.host}; wait for it, or end it")
+            self._start(before)
+        self._touched = time.monotonic()
+
+    def _start(self, before: Record | None) -> None:
         log = self.records.log(self.step)
         with open(log, "ab") as errors, open(self.records.output(self.step), "wb") as output:
             errors.write(f"$ {self.step.shell_line(self.environment)}\n".encode())
@@ -77,7 +87,6 @@ class StepProcess:
             inputs=inputs,
         )
         self.records.write(self.step, self._record)
-        self._touched = time.monotonic()
 
     def poll(self) -> Record | None:
         """Look whether it has ended; returns the final record then, and None while it runs."""

@@ -10,7 +10,8 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from duomod.experiments.steps import Step
+from duomod.locks import hold
 from duomod.version import __version__
 from duomod.workspace import write_text
 
@@ -83,6 +85,17 @@ class Records:
     def write(self, step: Step, record: Record) -> None:
         """Replace the record of a step."""
         write_text(self.path(step), record.model_dump_json(indent=1) + "\n")
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Wait until no other process, on whatever host, is about to start a step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / ".starting", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            hold(handle, wait=True)
+            yield
+        finally:
+            os.close(handle)
 
     def touch(self, step: Step) -> None:
         """Give a sign of life."""

@@ -123,7 +123,7 @@ class Record:
             self.facts.pop(case.case_id, None)
             self.modalities.pop(case.case_id, None)
         self.cases |= {case.case_id: case.identity for case in cases}
-        self.scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
+        self.scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None and case.stays}
         self.write()
 
     def learned(self, case: Case, loaded: Loaded) -> None:

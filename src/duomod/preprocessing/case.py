@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import traceback
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +21,7 @@ from duomod.datasets.importers import RawCase
 from duomod.datasets.labels import merged
 from duomod.datasets.scan import to_array
 from duomod.datasets.spec import DatasetSpec, Modality
-from duomod.errors import InputError
+from duomod.errors import InputError, in_one_line
 from duomod.preprocessing.arrays import MOST_COORDS, checksum
 from duomod.preprocessing.geometry import canonical, resample_image, resample_label
 from duomod.preprocessing.intensity import outside_value, statistics, stored
@@ -28,8 +30,13 @@ from duomod.preprocessing.store import BODY, STAGING, CaseRecord, case_files
 from duomod.seeding import generator
 from duomod.workspace import atomic_path, read_json, sha256, write_json
 
+R = TypeVar("R")
+
 #: Raised when the arrays change for the same input and settings, so that older ones are made again.
 _VERSION = 1
+
+#: Errors of a disk that is full or may not be written.
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 #: Above this a voxel belongs to the body: HU for CT, normalised intensity for MR.
 _BODY_ABOVE: dict[Modality, float] = {"CT": -500.0, "MR": 0.05}
@@ -76,10 +83,17 @@ class CaseJob:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why a case cannot be used: ``problems`` name their file, ``finding`` is about the image's voxels."""
+    """Why a case cannot be used.
+
+    Attributes:
+        problems: Sentences that name their file.
+        finding: About the image's voxels.
+        details: The traceback of an error that nobody foresaw.
+    """
 
     problems: list[str]
     finding: Finding | None = None
+    details: str = ""
 
 
 def working_volume(image: sitk.Image, modality: Modality, spacing_mm: Triple) -> tuple[NDArray[np.generic], Geometry]:
@@ -137,8 +151,12 @@ def _checked(job: CaseJob) -> tuple[sitk.Image, sitk.Image | None, dict[str, str
 
 def check_case(job: CaseJob) -> Refused | None:
     """Why a case cannot be used; None where it can."""
-    checked = _checked(job)
-    return checked if isinstance(checked, Refused) else None
+
+    def check() -> Refused | None:
+        checked = _checked(job)
+        return checked if isinstance(checked, Refused) else None
+
+    return _told(job, check)
 
 
 def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | Refused:
@@ -146,7 +164,37 @@ def preprocess_case(job: CaseJob, folder: Path) -> CaseRecord | Refused:
 
     Returns:
         The record, or everything that is wrong with the case (then nothing is written).
+
+    Raises:
+        OSError: the disk is full, or ``folder`` cannot be written.
     """
+    return _told(job, lambda: _preprocessed(job, folder), folder)
+
+
+def _told(job: CaseJob, work: Callable[[], R], output: Path | None = None) -> R | Refused:
+    """Do something with a case; whatever fails in it is told as the case's own problem, and the others go on.
+
+    Errors of writing below ``output`` are those of all cases.
+    """
+    image = job.case.image
+    try:
+        return work()
+    except InputError as error:
+        return Refused([text if job.case.case_id in text else f"{image}: {text}" for text in error.problems])
+    except MemoryError:
+        return Refused([f"{image}: there is not enough memory for this scan; use fewer --workers, or another machine"])
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            written = output is not None and Path(str(error.filename)).is_relative_to(output)
+            if written or error.errno in _NO_PLACE:
+                raise
+            return Refused([f"{error.filename or image}: {error.strerror}; check the file"])
+        last = str(error).strip().rpartition("\n")[2]
+        words = f"{type(error).__name__}: {in_one_line(last)}" if last else type(error).__name__
+        return Refused([f"{image}: cannot be used ({words})"], details=f"{image}\n{traceback.format_exc()}")
+
+
+def _preprocessed(job: CaseJob, folder: Path) -> CaseRecord | Refused:
     case, spec = job.case, job.spec
     checked = _checked(job)
     if isinstance(checked, Refused):

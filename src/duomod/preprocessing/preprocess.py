@@ -20,7 +20,8 @@ from duomod.datasets.recognise import resolve_spec
 from duomod.datasets.scan import say_doubts
 from duomod.datasets.spec import DatasetSpec
 from duomod.datasets.splits import copy_lists, kept_list_problems, make_splits, part_sizes, raw_list_problems
-from duomod.errors import InputError
+from duomod.errors import DuomodError, InputError
+from duomod.failure import write_log
 from duomod.locks import locked
 from duomod.preprocessing.case import CaseJob, Refused, check_case, finished_record, marker_file, preprocess_case
 from duomod.preprocessing.intensity_check import Finding, of_set
@@ -154,7 +155,11 @@ def _run(
     in_order = [(job.case, refused[job.case.case_id]) for job in jobs if job.case.case_id in refused]
     problems = [text for _, one in in_order for text in one.problems]
     of_voxels = [(str(case.image), one.finding) for case, one in in_order if one.finding is not None]
-    return records, problems + of_set(of_voxels, len(jobs))
+    problems += of_set(of_voxels, len(jobs))
+    details = [one.details for _, one in in_order if one.details]
+    if details and (log := write_log(DuomodError("\n".join(details)))) is not None:
+        problems.append(f"{log}: holds the details of what nobody foresaw")
+    return records, problems
 
 
 def _size(case: RawCase) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import time
@@ -10,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from duomod.errors import DuomodError
+from duomod.flags import runnable
+
+if TYPE_CHECKING:  # a pipeline stops in the same way and needs no torch
+    from torch import nn
 
 #: Seconds within which several signals are one request: a cluster tells a job's processes, and each its own children.
 SAME_REQUEST = 1.0
@@ -84,5 +85,7 @@ def stoppable(module: nn.Module, stop: StopRequest) -> Iterator[None]:
 
 def resume_command() -> str:
     """The command line that was typed, with ``--resume``."""
-    kept = [argument for argument in sys.argv if argument not in ("--overwrite", "--resume")]
-    return shlex.join([*kept, "--resume"])
+    typed = [argument for argument in sys.argv[1:] if argument not in ("--overwrite", "--resume")]
+    # ``train.py``, the original command name, does without the word.
+    command = typed if "train" in typed[:2] else ["train", *typed]
+    return runnable(["duomod", *command, "--resume"])

@@ -6,6 +6,8 @@ organs.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +22,9 @@ from duomod.datasets.phantom.scan import PhantomCase, make_case, preset_spec, sc
 from duomod.datasets.phantom.settings import PhantomSettings, Preset
 from duomod.datasets.spec import DatasetSpec
 from duomod.errors import InputError
+from duomod.locks import LOCK, locked
 from duomod.workers import Task, run_tasks
-from duomod.workspace import atomic_path, read_json, write_json
+from duomod.workspace import atomic_path, read_json, sweep_parts, write_json
 
 #: Counts up whenever the drawing changes, so that a folder is never completed with cases of another world.
 VERSION = 1
@@ -57,26 +60,35 @@ def write_phantom(config: PhantomSettings) -> Path:
         ``config.out``.
 
     Raises:
-        InputError: the folder holds something else.
+        InputError: the folder holds something else, or another process is at work in it.
+        OSError: the disk is full, or the folder cannot be written; no scan is there in part.
         DuomodError: a worker process died.
     """
-    out, spec = config.out, preset_spec(config.preset)
+    out = config.out
     settings = _Settings(config.cases, config.unlabeled, config.seed, config.preset)
-    _claim(out, settings)
+    _check_folder(out, settings)
+    with locked(out, "a phantom"):
+        _complete(out, settings, config.workers)
+    return out
 
+
+def _complete(out: Path, settings: _Settings, workers: int) -> None:
+    """Write the cases that are missing, and the description."""
+    marker = out / SETTINGS_FILE
+    if not marker.exists():
+        write_json(marker, asdict(settings))
     plan = settings.plan()
     missing = [index for index, (case_id, role, _) in enumerate(plan) if not _image_path(out, role, case_id).exists()]
     if len(missing) < len(plan):
         say(f"phantom: {len(plan) - len(missing)} of {len(plan)} cases are already in {out}")
     with progress("phantom", total=len(plan), start=len(plan) - len(missing)) as advance:
         tasks = [Task(plan[index][0], partial(_write_case, out, settings, index)) for index in missing]
-        run_tasks(tasks, min(config.workers, len(missing)), lambda position, _: advance(tasks[position].name))
-    write_json(out / "dataset.json", _dataset_json(settings, spec))
-    return out
+        run_tasks(tasks, min(workers, len(missing)), lambda position, _: advance(tasks[position].name))
+    write_json(out / "dataset.json", _dataset_json(settings, preset_spec(settings.preset)))
 
 
-def _claim(out: Path, settings: _Settings) -> None:
-    """Make the folder this phantom's, or check that it is."""
+def _check_folder(out: Path, settings: _Settings) -> None:
+    """Refuse a folder that holds something else than this phantom."""
     marker = out / SETTINGS_FILE
     if marker.exists():
         found, wanted = read_json(marker), asdict(settings)
@@ -93,9 +105,9 @@ def _claim(out: Path, settings: _Settings) -> None:
         return
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder for the phantom")
-    if out.exists() and any(out.iterdir()):
+    sweep_parts(out)
+    if out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise InputError(f"{out}: the folder is not empty and holds no phantom; give a new or an empty folder")
-    write_json(marker, asdict(settings))
 
 
 def _image_path(out: Path, role: str, case_id: str) -> Path:
@@ -119,6 +131,16 @@ def _write_nifti(target: Path, voxels: NDArray[Any], case: PhantomCase) -> None:
     image.SetDirection(case.direction)
     with atomic_path(target) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=True)
+        if not _is_whole(temporary, voxels):
+            raise OSError("ITK wrote a part of the file and did not say why")
+
+
+def _is_whole(path: Path, voxels: NDArray[Any]) -> bool:
+    """Whether a file holds these voxels: ITK does not notice when a disk is full."""
+    try:
+        return gzip.decompress(path.read_bytes()).endswith(voxels.tobytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return False
 
 
 def _dataset_json(settings: _Settings, spec: DatasetSpec) -> dict[str, Any]:

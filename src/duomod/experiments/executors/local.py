@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
+from duomod.errors import DuomodError
 from duomod.experiments.executor import Executor, Result
 from duomod.experiments.guard import GRACE
 from duomod.experiments.process import StepProcess
@@ -34,6 +35,7 @@ class Local(Executor):
         self._gpus = list(settings.gpus)
         self._waiting: deque[Step] = deque()
         self._running: dict[StepProcess, int | None] = {}
+        self._refused: list[Result] = []
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -56,7 +58,8 @@ class Local(Executor):
         for process, _ in ended:
             del self._running[process]
         self._start()
-        return [result_of(record) for _, record in ended]
+        refused, self._refused = self._refused, []
+        return [*(result_of(record) for _, record in ended), *refused]
 
     def stop(self) -> None:
         self._waiting.clear()
@@ -66,7 +69,7 @@ class Local(Executor):
         for process in list(self._running):
             try:
                 process.finish(grace)
-            except KeyboardInterrupt:  # a second Ctrl-C: no more time
+            except (KeyboardInterrupt, SystemExit):  # a second Ctrl-C or SIGTERM: no more time
                 grace = 0.0
                 process.finish(grace)
             del self._running[process]
@@ -80,8 +83,12 @@ class Local(Executor):
             self._waiting.remove(step)
             visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
             process = StepProcess(step, self.records, {**self.environment, **visible})
-            process.start()
-            self._running[process] = gpu
+            try:
+                process.start()
+            except DuomodError as error:
+                self._refused.append(Result(step.name, False, str(error)))
+            else:
+                self._running[process] = gpu
 
     def _place(self, step: Step) -> tuple[bool, int | None]:
         """Whether there is room for a step, and on which GPU."""
