@@ -182,7 +182,10 @@ def _only_soft_tissue(found: Intensities) -> bool:
 
 def _wrong_mr(found: Intensities) -> Finding | None:
     if found.surely_hu:
-        text = f"voxels of {found.range} with air at -1000 and soft tissue around 0: this is a CT in HU, not MR"
+        text = (
+            f"voxels of {found.range} with air at -1000 and soft tissue around 0: this is a CT in HU, not MR;"
+            " correct what says that it is MR"
+        )
         return Finding("HU", text, True)
     if found.inner_low == 0 and found.whole and found.distinct <= _FEW_VALUES and found.high < 256:
         return _labels(found)
