@@ -92,6 +92,10 @@ def _agreement(planes: Sequence[Plane], folder: Path) -> None:
             different.append(f"{keyword}: {_shares(count, pairs, folder, secret=keyword == 'PatientID')}")
     if different:
         raise Unusable(f"slices that are not of one stack ({'; '.join(different)})", "keep one stack only")
+    without = [plane.path for plane in planes if plane.rescale is None]
+    if 0 < len(without) < len(planes):
+        what = f"no RescaleSlope and RescaleIntercept in {named(without, folder)}, but in the other slices"
+        raise Unusable(what, "export the series again with it; it must not be guessed")
     spacing = np.array([plane.pixel_mm for plane in planes])
     if (np.ptp(spacing, axis=0) > 1e-4 * spacing.min(axis=0)).any():
         pairs = [(f"{p.pixel_mm[0]:g} x {p.pixel_mm[1]:g} mm", p.path) for p in planes]
