@@ -176,7 +176,7 @@ def _wrong_ct(found: Intensities) -> Finding | None:
 
 
 def _only_soft_tissue(found: Intensities) -> bool:
-    """Whether a CT may be cut out of soft tissue, where there is no air and no fat; MR has a background of 0."""
+    """Whether a CT may be cut out of soft tissue, without air and fat; an MR scan has a background of 0."""
     return found.inner_low >= 20 and found.soft >= 0.9
 
 
