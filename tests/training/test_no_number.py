@@ -86,6 +86,17 @@ class TestNoNumber:
             record(slopes=spoilt_at(1))
         assert not (record.folder / "ckpts").exists()
 
+    def test_a_model_that_answers_with_none_is_not_the_best(self, record: Any) -> None:
+        def overflow(module: torch.nn.Module, given: Any, logits: torch.Tensor) -> torch.Tensor | None:
+            second = type(module).__name__ == "Gauge" and len(record.latest.looks) > 2
+            return logits * math.nan if second and not module.training else None
+
+        handle = torch.nn.modules.module.register_module_forward_hook(overflow)
+        with pytest.raises(DuomodError, match=r"step 4 of 6 .*validation of case_5: .* not finite; last good .*step 2"):
+            record(validation={"every_epochs": 1})
+        handle.remove()
+        assert record.latest.checkpoint("best_model")[1].step == 2
+
     def test_weights_that_overflow_in_the_update_are_not_saved(self, record: Any) -> None:
         with pytest.raises(DuomodError, match=r"step 1 of 3 .*not finite in gauge\.weight"):
             record(steps_per_epoch=1, optim={"base_lr": 3e38})

@@ -91,6 +91,7 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
     known = recognised(data_path, index.classes)
     if known is not None:
         spec, by_classes = known
+        spec = _with_modality(spec, index, path)
         if by_classes:
             say(f"{path}: {index.style} style, recognised as {spec.name}")
             return spec, f"{path} (recognised as {spec.name})"
@@ -100,7 +101,8 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
         if index.channels > 1:
             raise InputError(f"{path}: {index.channels} channels; duomod reads one image channel per case")
         modality = index.modality or "CT"
-        say(f"{path}: {index.style} style, {len(index.classes)} classes, {modality}")
+        how = modality if index.modality else "taken for CT, because it names no modality (--dataset changes it)"
+        say(f"{path}: {index.style} style, {len(index.classes)} classes, {how}")
         return _generic(data_path, index.classes, modality), str(path)
     if num_classes is None:
         there = path.is_file()
@@ -113,6 +115,14 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
         raise InputError(f"--num_classes {num_classes}: at least 2, background included")
     say(f"{data_path}: no description found; {num_classes} classes without names, taken for CT (--dataset changes it)")
     return _generic(data_path, numbered_classes(num_classes), "CT"), "--num_classes"
+
+
+def _with_modality(spec: DatasetSpec, index: Index, path: Path) -> DatasetSpec:
+    """A recognised description with the modality that the data's own dataset.json names, if it is another one."""
+    if index.modality in (None, spec.modality):
+        return spec
+    say(f"{path}: {index.modality}, although {spec.name} is {spec.modality}; all scans are taken for {index.modality}")
+    return spec.model_copy(update={"modality": index.modality, "modality_rules": ()})
 
 
 def _generic(data_path: Path, classes: tuple[str, ...], modality: Modality) -> DatasetSpec:

@@ -10,9 +10,11 @@ from duomod.datasets.case_names import CHANNEL, case_id, check_case_id
 from duomod.datasets.folder import Content, content, listed
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
+from duomod.inference.record import unlisted
 from duomod.report.sources.collect import Collection
 from duomod.report.sources.records import LeftOut, exists, is_file, is_folder
 from duomod.report.sources.scans import CaseSource, Overlay
+from duomod.workspace import PREDICTED
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ def remarks(collection: Collection, cases: Sequence[CaseFiles]) -> list[str]:
         ]
         if seed.beside.predictions is not None and gone:
             notes.append(f"{seed.place}: no label map of {listed(gone)}")
+        strangers = unlisted(seed.beside.predictions) if seed.beside.predictions is not None else []
+        if strangers:
+            notes.append(f"{seed.place}: label maps that its {PREDICTED} does not list: {listed(strangers)}")
     return notes
 
 
