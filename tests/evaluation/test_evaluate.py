@@ -174,6 +174,17 @@ class TestResult:
         write(folders[1] / "a.nii.gz", organs().astype(np.float32))
         assert table(evaluate(*folders)).loc["a.nii.gz", "Dice_Class1"] == 1.0
 
+    def test_label_maps_that_the_prediction_did_not_make_are_named(
+        self, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = sorted(path.name.removesuffix(".nii.gz") for path in folders[0].iterdir())
+        record = {"cases": dict.fromkeys(names[1:], "")}
+        (folders[0] / "prediction.json").write_text(json.dumps(record), encoding="utf-8")
+        evaluate(*folders, output_csv=folders[0].parent / "r.csv")
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "does not list" in line]
+        assert f"{names[0]}.nii.gz" in line
+        assert f"{names[1]}.nii.gz" not in line
+
     def test_workers_change_nothing(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         one = evaluate(*folders, output_csv=tmp_path / "1.csv", workers=1)
         two = evaluate(*folders, output_csv=tmp_path / "2.csv", workers=2)

@@ -320,10 +320,10 @@ def _series(name: str, series: Series, spec: DatasetSpec, rule: ModalityRule) ->
     def load() -> Loaded:
         if series.modality is None and series.modality_name and rule.asked is None:
             raise InputError(
-                f"{series.folder}: {series.modality_name} by its DICOM header, neither CT nor MR"
+                f"{series.called}: {series.modality_name} by its DICOM header, neither CT nor MR"
                 " (--modality takes it as one)"
             )
-        return _loaded(read_series(series), str(series.folder), name, spec, rule, series.modality, series.doubts)
+        return _loaded(read_series(series), series.called, name, spec, rule, series.modality, series.doubts)
 
     return Case(name, series.folder, f"{series.identity} {_told(name, rule)}", None, load)
 

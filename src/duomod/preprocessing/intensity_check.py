@@ -176,13 +176,16 @@ def _wrong_ct(found: Intensities) -> Finding | None:
 
 
 def _only_soft_tissue(found: Intensities) -> bool:
-    """Whether a CT may be cut out of soft tissue, where there is no air and no fat; an MR scan has a background of 0."""
+    """Whether a CT may be cut out of soft tissue, without air and fat; an MR scan has a background of 0."""
     return found.inner_low >= 20 and found.soft >= 0.9
 
 
 def _wrong_mr(found: Intensities) -> Finding | None:
     if found.surely_hu:
-        text = f"voxels of {found.range} with air at -1000 and soft tissue around 0: this is a CT in HU, not MR"
+        text = (
+            f"voxels of {found.range} with air at -1000 and soft tissue around 0: this is a CT in HU, not MR;"
+            " correct what says that it is MR"
+        )
         return Finding("HU", text, True)
     if found.inner_low == 0 and found.whole and found.distinct <= _FEW_VALUES and found.high < 256:
         return _labels(found)
