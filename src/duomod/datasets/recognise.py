@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from duomod.console import say
-from duomod.datasets.case_names import SCAN_ENDINGS, shown
+from duomod.datasets.case_names import CHANNEL, SCAN_ENDINGS, shown
 from duomod.datasets.folder import content
 from duomod.datasets.index import Index, read_index
 from duomod.datasets.labels import MOST_CLASSES
@@ -29,9 +29,6 @@ _IMAGES_AND_LABELS: dict[str, tuple[tuple[str, str], ...]] = {
     "val": (("imagesVa", "labelsVa"), ("imagesVal", "labelsVal"), ("val/images", "val/labels")),
     "test": (("imagesTs", "labelsTs"), ("test/images", "test/labels")),
 }
-
-#: Suffix of the first channel in nnU-Net's naming.
-_CHANNEL = "_0000"
 
 
 def resolve_spec(data_path: Path, dataset: str | None, num_classes: int | None) -> DatasetSpec:
@@ -218,18 +215,18 @@ def _with_channel_suffix(spec: DatasetSpec, data_path: Path, index: Index) -> Da
     """
     images = content(data_path / spec.folders.train_images).files.keys()
     labels = content(data_path / spec.folders.train_labels).files.keys()
-    by_label = any(label not in images and f"{label}{_CHANNEL}" in images for label in labels)
-    by_content = bool(images) and all(name.endswith(_CHANNEL) for name in images if name not in labels)
+    by_label = any(label not in images and f"{label}{CHANNEL}" in images for label in labels)
+    by_content = bool(images) and all(name.endswith(CHANNEL) for name in images if name not in labels)
     if not spec.image_suffix and (by_label or (index.names_channels and by_content and not images & labels)):
-        spec = spec.model_copy(update={"image_suffix": _CHANNEL})
-        say(f"{data_path}: image names end in {_CHANNEL} (nnU-Net); case ids are without it")
-    if spec.image_suffix == _CHANNEL:
+        spec = spec.model_copy(update={"image_suffix": CHANNEL})
+        say(f"{data_path}: image names end in {CHANNEL} (nnU-Net); case ids are without it")
+    if spec.image_suffix == CHANNEL:
         further = sorted(
-            name for name in images if re.search(r"_000[1-9]$", name) and f"{name[:-5]}{_CHANNEL}" in images
+            name for name in images if re.search(r"_000[1-9]$", name) and f"{name[:-5]}{CHANNEL}" in images
         )
         if further:
             raise InputError(
                 f"{data_path / spec.folders.train_images}: several channels per case ({further[0]} beside"
-                f" {further[0][:-5]}{_CHANNEL}); duomod reads one channel: keep only the {_CHANNEL} files"
+                f" {further[0][:-5]}{CHANNEL}); duomod reads one channel: keep only the {CHANNEL} files"
             )
     return spec

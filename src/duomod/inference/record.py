@@ -168,7 +168,10 @@ def _of_masks(settings: Any) -> Any:
 
 
 def unlisted(folder: Path) -> list[str]:
-    """Names of label maps in a folder of predictions that its ``prediction.json`` does not list; none where it lists nothing."""
+    """Names of label maps in a folder of predictions that its ``prediction.json`` does not list.
+
+    None where it lists nothing, or is not there.
+    """
     try:
         files = content(folder).files if (folder / PREDICTED).is_file() else {}
     except (InputError, OSError):
