@@ -6,7 +6,7 @@
 
 An input is made from (seed, kind, number), so that one can be made again: ``--only nifti --first 412 --count 1``. Each
 runs in a process of its own with limits on time and memory: ``duomod.cli.main`` in a forked child that has everything
-imported, one of forty through a fresh ``python -m duomod``. Accepted scans are compared with nibabel and pydicom.
+imported, one of a hundred through a fresh ``python -m duomod``. Accepted scans are compared with nibabel and pydicom.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from duomod.commands import COMMANDS, runner
 COUNTS = {"nifti": 1000, "dicom": 300, "text": 300, "checkpoint": 100}
 #: What an input may come to. The first two are right.
 OUTCOMES = ("refused", "accepted", "traceback", "no memory", "hang", "killed", "other geometry")
-SECONDS, BYTES = 90, 4 << 30
-FRESH_EVERY = 40
+SECONDS, BYTES = 120, 4 << 30
+FRESH_EVERY = 100
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Numbers(Settings):
     text: str = ""
     path: Path = Path("x")
     paths: tuple[Path, ...] = ()
+    inner: Inner = Inner()
     free: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -106,6 +107,7 @@ class Numbers(Settings):
         ({"path": "a\rb"}, "control character"),
         ({"paths": ["a", " "]}, "is empty"),
         ({"free": {"a": {"b": "\x1b[2J"}}}, "control character"),
+        ({"inner": {1: 2}}, "inner: 1: should be the name of a setting"),
         ([1], "should be a mapping of names to values"),
     ],
 )

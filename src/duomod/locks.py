@@ -113,6 +113,7 @@ def _write_note(note: Path, handle: int, what: str) -> None:
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(holder).encode())
     except OSError as error:
+        note.unlink(missing_ok=True)
         error.filename = str(note)
         raise
 

@@ -51,6 +51,10 @@ class Settings(BaseModel):
         kinds = set(_kinds(cls.model_fields[info.field_name or ""].annotation))
         # The fields of a model inside are named by that model.
         inside = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+        if inside and isinstance(value, Mapping):
+            for name in value:
+                if not isinstance(name, str):
+                    raise ValueError(f"{_shown(name)}: should be the name of a setting")
         for text in () if inside else _texts_in(value):
             if found := _CONTROL.search(text):
                 raise ValueError(

@@ -68,6 +68,8 @@ def check_replaceable(output: Path, record: str, what: str) -> None:
     advice = "; choose another --output, or move it away"
     if not output.is_dir():
         raise InputError(f"{output}: exists and is not a folder{advice}")
+    if output.samefile(Path.cwd()):
+        raise InputError(f"{output}: is the current folder, which cannot be replaced; choose a folder inside it")
     if os.path.ismount(output):
         raise InputError(f"{output}: is a mount point, which cannot be replaced; choose a folder inside it")
     if foreign := _foreign(output, record, what):

@@ -199,9 +199,21 @@ class TestDescription:
             ("a", "Tr", True), ("b", "Tr", True), ("c", "Ts", False),
         ]  # fmt: skip
 
+    @pytest.mark.parametrize(
+        ("classes", "modality"), [(AMOS_AS_PUBLISHED, "MR"), (["background", "left atrium"], "CT")]
+    )
+    def test_known_classes_do_not_decide_the_modality(
+        self, tmp_path: Path, classes: list[str], modality: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        described = {**numbered(classes), "modality": {"0": modality}}
+        spec = resolve_spec(raw(tmp_path / "x", "imagesTr/a_0007.nii.gz", described), None, None)
+        assert (spec.modality, spec.case_modality("a_0007"), spec.case_modality("a_0700")) == (modality,) * 3
+        assert f"all scans are taken for {modality}" in capsys.readouterr().err
+
     def test_no_folder_is_taken_for_two_parts(self, tmp_path: Path) -> None:
         files = "train/images/a.nii.gz train/labels/a.nii.gz test/images/b.nii.gz test/labels/b.nii.gz"
-        spec = resolve_spec(raw(tmp_path / "x", files, numbered(["background", "left atrium"])), None, None)
+        described = {**numbered(["background", "left atrium"]), "modality": {"0": "MRI"}}
+        spec = resolve_spec(raw(tmp_path / "x", files, described), None, None)
         assert spec == load_spec("la")
         other = resolve_spec(raw(tmp_path / "y", files, numbered(["background", "tumour"])), None, None)
         assert [(c.case_id, c.role) for c in good_cases(tmp_path / "y", other)] == [("a", "Tr"), ("b", "Ts")]

@@ -14,7 +14,8 @@ from duomod.errors import DuomodError, InputError
 from duomod.evaluation import evaluate as module
 from duomod.evaluation.cases import CaseScores, Pair, Settings, score_case
 from duomod.evaluation.evaluate import run_evaluate
-from duomod.evaluation.results import ResultInfo, organs_path, read_organs, read_result
+from duomod.evaluation.results import ResultInfo, organs_path, read_result
+from duomod.evaluation.seeds import doubts
 from duomod.evaluation.settings import EvaluateSettings
 from duomod.settings import checked
 
@@ -173,6 +174,17 @@ class TestResult:
         write(folders[1] / "a.nii.gz", organs().astype(np.float32))
         assert table(evaluate(*folders)).loc["a.nii.gz", "Dice_Class1"] == 1.0
 
+    def test_label_maps_that_the_prediction_did_not_make_are_named(
+        self, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = sorted(path.name.removesuffix(".nii.gz") for path in folders[0].iterdir())
+        record = {"cases": dict.fromkeys(names[1:], "")}
+        (folders[0] / "prediction.json").write_text(json.dumps(record), encoding="utf-8")
+        evaluate(*folders, output_csv=folders[0].parent / "r.csv")
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "does not list" in line]
+        assert f"{names[0]}.nii.gz" in line
+        assert f"{names[1]}.nii.gz" not in line
+
     def test_workers_change_nothing(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
         one = evaluate(*folders, output_csv=tmp_path / "1.csv", workers=1)
         two = evaluate(*folders, output_csv=tmp_path / "2.csv", workers=2)
@@ -211,6 +223,19 @@ class TestProblems:
         assert found.loc["a.nii.gz", "ASD_Class1"] == pytest.approx(DIAGONAL_MM)
         assert read_result(result).info.missing_predictions == ("a.nii.gz",)
         assert "Scored as all-missed, because the prediction is missing: a.nii.gz." in capsys.readouterr().err
+
+    def test_predictions_that_their_folder_does_not_list_are_named(
+        self, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        record = {"model": "m.pth", "settings": {}, "cases": {"a": "1", "b": "2"}, "scans": {}}
+        (folders[0] / "prediction.json").write_text(json.dumps(record))
+        result = evaluate(*folders)
+        assert "its prediction.json does not list c.nii.gz: not of the model" in capsys.readouterr().err
+        info = read_result(result).info
+        assert info.unlisted_predictions == ("c.nii.gz",)
+        assert doubts({"seed_0": read_result(result)}) == [
+            "seed_0: c.nii.gz not of the model that prediction.json names"
+        ]
 
     def test_named_cases_only(self, folders: tuple[Path, Path]) -> None:
         (folders[0] / "a.nii.gz").unlink()
@@ -350,39 +375,3 @@ def die(pair: Pair, settings: Settings) -> None:
     import os
 
     os._exit(9)
-
-
-class TestAnEditedTable:
-    """Numbers that the recorded hash does not belong to are never printed beside it."""
-
-    def test_a_table_or_its_organs_that_were_changed_are_refused(self, folders: tuple[Path, Path]) -> None:
-        result = evaluate(*folders)
-        assert len(read_organs(result)) == 9
-        for path, read in ((result, read_result), (organs_path(result), read_organs)):
-            whole = path.read_bytes()
-            path.write_bytes(whole.replace(b"a.nii.gz", b"A.nii.gz"))
-            with pytest.raises(InputError, match=rf"{path.name}: was changed after it was written .*result\.json"):
-                read(result)
-            path.write_bytes(whole)
-            read(result)
-
-    def test_without_its_description_it_is_a_table_made_elsewhere(self, folders: tuple[Path, Path]) -> None:
-        result = evaluate(*folders)
-        result.write_bytes(result.read_bytes().replace(b"0.75", b"0.95"))
-        result.with_suffix(".json").unlink()
-        found = read_result(result)
-        assert found.info is None
-        assert found.values["Dice"][1, 0] == 0.95
-
-    def test_organs_that_are_something_else(self, folders: tuple[Path, Path]) -> None:
-        result = evaluate(*folders)
-        result.with_suffix(".json").unlink()
-        assert read_organs(result.with_name("other.csv")) is None
-        organs_path(result).write_text("a,b\n1,2\n")
-        with pytest.raises(InputError, match="its columns are not Filename, Class"):
-            read_organs(result)
-        organs_path(result).write_text(
-            "Filename,Class,Name,Status,True_ml,Predicted_ml\na,1,x,gone,1,1\na,y,x,missed,1,1\n"
-        )
-        with pytest.raises(InputError, match=r"row 2: 'gone' is not a valid OrganStatus.*\n.*row 3"):
-            read_organs(result)

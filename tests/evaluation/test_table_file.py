@@ -103,6 +103,7 @@ def test_cases_that_sound_like_averages_are_cases(tmp_path: Path, name: str) -> 
         ("a,1_0,1\n", "'1_0' is not a number"),
         ("a,0x1,1\n", "'0x1' is not a number"),
         ("a,0.5,1\na,0.6,1\n", "appear twice: a (rows 2 and 3)"),
+        ("a.nii.gz,0.5,1\na,0.6,1\n", "appear twice: a.nii.gz and a (rows 2 and 3)"),
         (",0.5,1\n", "row 2 names no case"),
         ("a,0.5\n", "row 2 has 2 cells, the header has 3 (cut off?)"),
         ("a,0,5,1,5\n", "row 2 has 5 cells, the header has 3 (decimal commas?"),

@@ -117,3 +117,13 @@ def test_links_in_the_folder_are_not_followed_out_of_it(raw: Path, checkpoint: P
     (out / "probabilities").symlink_to(outside)
     assert "probabilities: is a link" in problems_of(lambda: predict(**call, save_probabilities=True))
     assert sorted(path.name for path in outside.iterdir()) == ["x.nii.gz"]
+
+
+def test_label_maps_that_the_record_does_not_list_are_named(raw: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=raw_file(raw, "a_001"))
+    assert unlisted(out) == []
+    write_scan(out / "b.nii.gz", 0)
+    write_scan(out / "c.nii", 0)
+    assert unlisted(out) == ["b.nii.gz", "c.nii"]
+    (out / PREDICTED).unlink()
+    assert unlisted(out) == []

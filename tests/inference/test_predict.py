@@ -75,11 +75,7 @@ class TestPredictImage:
 
     def test_a_scan_smaller_than_the_patch(self) -> None:
         image = sitk.GetImageFromArray(np.linspace(230, 280, 60).reshape(3, 4, 5).astype(np.int16))
-        with pytest.raises(InputError, match="none is below 0 HU"):
-            predict_image(ByBrightness(), info(), image)
-        assert (
-            sitk.GetArrayFromImage(predict_image(ByBrightness(), info(), image, accept_intensities=True)) == 2
-        ).all()
+        assert (sitk.GetArrayFromImage(predict_image(ByBrightness(), info(), image)) == 2).all()
 
     def test_mr_is_normalised_by_case(self) -> None:
         rng = np.random.default_rng(0)
@@ -137,6 +133,19 @@ class TestFromScans:
         ):
             assert part in text
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("ending", [".nii", ".NII.GZ", ".nrrd", ".mha"])
+    def test_scans_in_other_files(self, ending: str, raw: Path, checkpoint: Path, tmp_path: Path, bright: None) -> None:
+        image = sitk.ReadImage(str(raw_file(raw, "a_001")))
+        (tmp_path / "in").mkdir()
+        sitk.WriteImage(image, str(tmp_path / "in" / f"x{ending.lower()}"))
+        if ending != ending.lower():
+            (tmp_path / "in" / f"x{ending.lower()}").rename(tmp_path / "in" / f"x{ending}")
+        for name, given in (("folder", tmp_path / "in"), ("file", tmp_path / "in" / f"x{ending}")):
+            out = predict(model_path=checkpoint, output_path=tmp_path / name, input_path=given)
+            result = sitk.ReadImage(str(out / "x.nii.gz"))
+            assert_nearly_equal(Geometry.of(result), Geometry.of(image))
+            assert dice(sitk.GetArrayFromImage(result), (sitk.GetArrayFromImage(image) > 175) * 2, 2) > 0.85
 
     def test_two_files_of_one_case(self, raw: Path, checkpoint: Path, tmp_path: Path) -> None:
         shutil.copy(raw_file(raw, "a_001"), tmp_path / "a_001_0000.nii.gz")

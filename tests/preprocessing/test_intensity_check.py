@@ -116,6 +116,8 @@ def test_what_is_doubtful_is_said_and_no_more() -> None:
     assert kinds(beyond, "CT") == [("beyond", False)]
     assert kinds(ct() - 1024, "CT") == [("no soft tissue", False)]
     assert kinds(np.clip(ct(), -160, 240), "CT") == [("cut", False)]
+    liver = np.random.default_rng(0).normal(200, 40, (20, 20, 20)).astype(np.int16)  # with contrast, cut out
+    assert kinds(liver, "CT") == [("no fat, no air", False)]
 
 
 def test_a_label_map_is_no_mr() -> None:

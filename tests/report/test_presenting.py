@@ -115,6 +115,35 @@ def test_an_anonymous_report_names_nobody(
     assert record["comparisons"] == other["comparisons"]
 
 
+def test_methods_of_one_name_are_told_apart_by_numbers_in_an_anonymous_report(
+    named_study: Path, tmp_path: Path
+) -> None:
+    for person in ("erika", "jane"):
+        shutil.copytree(named_study / "runs" / "cps", tmp_path / person / "cps")
+    runs = (tmp_path / "erika" / "cps", tmp_path / "jane" / "cps")
+    page = run_report(ReportSettings(runs=runs, output=tmp_path / "report", anonymous=True, viewer=False))
+    assert list(json.loads(page.with_name("report.json").read_text())["methods"]) == ["cps (1)", "cps (2)"]
+    assert not any(b"erika" in content or b"jane" in content for _, content in texts_in(page.parent))
+
+
+def test_methods_of_other_cases_are_shown_side_by_side_and_the_reason_is_said(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in ("cps", "supervised"):
+        shutil.copytree(study / "runs" / method, tmp_path / "runs" / method)
+    for path in (tmp_path / "runs" / "cps").glob("seed_*/result.csv"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+        info = json.loads(path.with_suffix(".json").read_text())
+        path.with_suffix(".json").write_text(json.dumps({**info, "table_sha256": ""}))
+    for anonymous in (False, True):
+        output = tmp_path / f"report_{anonymous}"
+        given = ReportSettings(runs=(tmp_path / "runs",), output=output, anonymous=anonymous, viewer=False, worst=0)
+        section = run_report(given).read_text().partition('<section id="comparison">')[2].partition("</section>")[0]
+        assert ("c.nii.gz" in section) is not anonymous
+        assert str(tmp_path) not in section
+        assert "c.nii.gz" in capsys.readouterr().err
+
+
 def test_an_anonymous_page_of_one_case_names_nobody(named_study: Path, tmp_path: Path) -> None:
     case = f"{PEOPLE['a']}.nii.gz"
     pred = tuple(named_study / "runs" / name / "seed_1" / "predictions" / case for name in ("cps", "supervised"))

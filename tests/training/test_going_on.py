@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 import duomod.training.setup
-from duomod.errors import InputError
+from duomod.errors import InputError, explain_disk_error
 from duomod.methods.base import StepOutput
 from duomod.settings import checked
 from duomod.training.checkpoint import read_checkpoint
@@ -266,3 +267,24 @@ class TestSmallPatches:
 def test_a_part_of_a_loss_may_not_have_the_name_of_something_else(name: str) -> None:
     with pytest.raises(InputError, match=f"may not be called '{name}'"):
         StepOutput(torch.zeros(()), {"supervised": torch.zeros(()), name: torch.zeros(())})
+
+
+def test_a_full_disk_under_the_numbers_is_one_line_that_names_the_file(
+    grey_levels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here: a file that is always full")
+    real = builtins.open
+
+    def full(path: Any, mode: str = "r", **more: Any) -> Any:
+        if str(path).endswith("metrics.jsonl") and "a" in mode:
+            stream = real("/dev/full", "w", **more)
+            stream.buffer.raw.name = str(path)
+            return stream
+        return real(path, mode, **more)
+
+    monkeypatch.setattr(builtins, "open", full)
+    with pytest.raises(OSError, match="No space left") as failed:
+        train(grey_levels, tmp_path / "run")
+    said = str(explain_disk_error(failed.value))
+    assert said.startswith(f"{tmp_path / 'run' / 'metrics.jsonl'}: No space left on device. The disk is full: free")

@@ -28,13 +28,26 @@ class NoGradient:
         return weight + torch.sqrt(weight * 0)
 
 
+class NoLoss:
+    """A slope by which the loss is no number and its gradient is one."""
+
+    def __mul__(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + math.nan
+
+
 def spoilt_at(*steps: int, by: Any = math.nan) -> Any:
     """A slope that is one in all other steps."""
     return lambda step: by if step in steps else 1.0
 
 
 SPOILS = pytest.mark.parametrize(
-    ("by", "text"), [(math.nan, "the loss is nan"), (math.inf, "the loss is inf"), (NoGradient(), "gradient")]
+    ("by", "text"),
+    [
+        (math.nan, "the loss is nan"),
+        (math.inf, "the loss is inf"),
+        (NoLoss(), "the loss is nan"),
+        (NoGradient(), "gradient is not finite in gauge.weight"),
+    ],
 )
 
 
@@ -72,6 +85,17 @@ class TestNoNumber:
         with pytest.raises(DuomodError, match=r"step 2 of 6 .*nothing saved before"):
             record(slopes=spoilt_at(1))
         assert not (record.folder / "ckpts").exists()
+
+    def test_a_model_that_answers_with_none_is_not_the_best(self, record: Any) -> None:
+        def overflow(module: torch.nn.Module, given: Any, logits: torch.Tensor) -> torch.Tensor | None:
+            second = type(module).__name__ == "Gauge" and len(record.latest.looks) > 2
+            return logits * math.nan if second and not module.training else None
+
+        handle = torch.nn.modules.module.register_module_forward_hook(overflow)
+        with pytest.raises(DuomodError, match=r"step 4 of 6 .*validation of case_5: .* not finite; last good .*step 2"):
+            record(validation={"every_epochs": 1})
+        handle.remove()
+        assert record.latest.checkpoint("best_model")[1].step == 2
 
     def test_weights_that_overflow_in_the_update_are_not_saved(self, record: Any) -> None:
         with pytest.raises(DuomodError, match=r"step 1 of 3 .*not finite in gauge\.weight"):
@@ -129,6 +153,10 @@ class TestNoNumber:
             else:
                 assert record(**options).state.skipped == 20
 
+    def test_as_many_with_a_good_one_in_between_do_not(self, record: Any) -> None:
+        spoilt = spoilt_at(*range(2, 17), *range(18, 28))
+        assert record(slopes=spoilt, on_nan="skip", max_epochs=15).state.skipped == 25
+
     def test_weights_that_are_gone_end_the_run_even_then(self, record: Any) -> None:
         with pytest.raises(DuomodError, match="step 2 of 6"):
             record(on_nan="skip", optim={"base_lr": 3e38})
@@ -145,8 +173,9 @@ class TestNoNumber:
             record(slopes=spoilt_at(3), **fp16)
 
     def test_with_fp16_a_loss_that_is_no_number_can_be_left_out(self, record: Any) -> None:
-        records = record(slopes=spoilt_at(3), dtype=torch.float16, on_nan="skip")
-        assert (records.state.skipped, len(records.gradients)) == (1, 5)
+        for by in (math.nan, NoLoss()):
+            records = record(slopes=spoilt_at(3, by=by), dtype=torch.float16, on_nan="skip")
+            assert (records.state.skipped, len(records.gradients)) == (1, 5)
 
     def test_a_gpu_is_asked_before_anything_is_saved(self, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is not waited for at each step; the first bad one is named all the same."""

@@ -116,6 +116,11 @@ class TestWhatIsHandedOver:
         assert torch.equal(first(0), first(0))
         assert not torch.equal(first(0), first(1))
 
+    def test_what_to_do_without_a_number_may_change_from_resume_to_resume(self, planned: Any, tmp_path: Path) -> None:
+        assert planned("cps").on_nan == "stop"
+        assert planned("cps", on_nan="skip").on_nan == "skip"
+        assert "on_nan" not in (tmp_path / "run" / "config.yaml").read_text()
+
     def test_the_patch_is_the_data_set_s_unless_given(self, planned: Any) -> None:
         assert planned("cps").info.patch == (12, 16, 16)
         assert planned("cps", settings={"patch": [8, 8, 8]}).info.patch == (8, 8, 8)

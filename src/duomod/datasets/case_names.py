@@ -16,6 +16,9 @@ SCAN_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha", ".mhd")
 #: What may follow a case id in a file name or in a list of cases.
 _ENDINGS = (*SCAN_ENDINGS, ".npy")
 
+#: Suffix of the first channel in nnU-Net's naming.
+CHANNEL = "_0000"
+
 #: Of an id, as bytes of UTF-8: file systems end at 255, and endings and the names of temporary files come on top.
 _LONGEST_ID = 200
 

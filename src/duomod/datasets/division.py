@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -15,6 +16,9 @@ _FALLBACK = {"test": 0.2, "eval": 0.1}
 
 #: At most one in so many labelled cases is held out, so that small data sets keep enough for training.
 _AT_MOST_ONE_IN = {"test": 4, "eval": 3}
+
+#: Groups of cases that are tried in the search for the smallest one with every class; some seconds.
+_MOST_TRIALS = 5_000_000
 
 Unit = tuple[str, ...]
 
@@ -166,15 +170,36 @@ def _order(
 def _smaller_cover(
     units: Sequence[Unit], present: Mapping[Unit, set[int]], wanted: frozenset[int], size: int
 ) -> list[Unit]:
-    """A cover of fewer than ``size`` units, if one of at most three exists: a greedy choice can miss it."""
-    first_with = {frozenset(present[unit]): unit for unit in reversed(units)}
+    """A cover of fewer than ``size`` units, if one of at most three exists: a greedy choice can miss it.
+
+    Where there are so many kinds of cases that it would take more than :data:`_MOST_TRIALS`, it is not looked for.
+    """
+    first_with = {sum(1 << label for label in present[unit]): unit for unit in reversed(units)}
+    everything = sum(1 << label for label in wanted)
+    if len(first_with) ** 2 > _MOST_TRIALS:
+        return []
     # A case whose classes are all in another one's is never needed; few kinds of cases are left.
-    kinds = [kind for kind in first_with if not any(kind < other for other in first_with)]
+    kinds = [kind for kind in first_with if not any(kind & other == kind != other for other in first_with)]
     for count in range(1, min(size, 4)):
-        for group in itertools.combinations(kinds, count):
-            if frozenset().union(*group) == wanted:
-                return [first_with[kind] for kind in group]
+        if math.comb(len(kinds), count) > _MOST_TRIALS:
+            break
+        if group := _first_cover(kinds, everything, count, max(map(int.bit_count, kinds))):
+            return [first_with[kind] for kind in group]
     return []
+
+
+def _first_cover(kinds: Sequence[int], missing: int, count: int, most: int) -> tuple[int, ...]:
+    """The first ``count`` of the kinds, in their order, that have all missing classes; none has more than ``most``."""
+    for place, kind in enumerate(kinds):
+        rest = missing & ~kind
+        if count == 1:
+            if not rest:
+                return (kind,)
+        elif rest.bit_count() <= most * (count - 1) and (
+            others := _first_cover(kinds[place + 1 :], rest, count - 1, most)
+        ):
+            return (kind, *others)
+    return ()
 
 
 def _held_out(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from duomod.console import say
-from duomod.datasets.case_names import SCAN_ENDINGS, shown
+from duomod.datasets.case_names import CHANNEL, SCAN_ENDINGS, shown
 from duomod.datasets.folder import content
 from duomod.datasets.index import Index, read_index
 from duomod.datasets.labels import MOST_CLASSES
@@ -29,9 +29,6 @@ _IMAGES_AND_LABELS: dict[str, tuple[tuple[str, str], ...]] = {
     "val": (("imagesVa", "labelsVa"), ("imagesVal", "labelsVal"), ("val/images", "val/labels")),
     "test": (("imagesTs", "labelsTs"), ("test/images", "test/labels")),
 }
-
-#: Suffix of the first channel in nnU-Net's naming.
-_CHANNEL = "_0000"
 
 
 def resolve_spec(data_path: Path, dataset: str | None, num_classes: int | None) -> DatasetSpec:
@@ -94,6 +91,7 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
     known = recognised(data_path, index.classes)
     if known is not None:
         spec, by_classes = known
+        spec = _with_modality(spec, index, path)
         if by_classes:
             say(f"{path}: {index.style} style, recognised as {spec.name}")
             return spec, f"{path} (recognised as {spec.name})"
@@ -103,7 +101,8 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
         if index.channels > 1:
             raise InputError(f"{path}: {index.channels} channels; duomod reads one image channel per case")
         modality = index.modality or "CT"
-        say(f"{path}: {index.style} style, {len(index.classes)} classes, {modality}")
+        how = modality if index.modality else "taken for CT, because it names no modality (--dataset changes it)"
+        say(f"{path}: {index.style} style, {len(index.classes)} classes, {how}")
         return _generic(data_path, index.classes, modality), str(path)
     if num_classes is None:
         there = path.is_file()
@@ -116,6 +115,14 @@ def _recognise(data_path: Path, index: Index, num_classes: int | None) -> tuple[
         raise InputError(f"--num_classes {num_classes}: at least 2, background included")
     say(f"{data_path}: no description found; {num_classes} classes without names, taken for CT (--dataset changes it)")
     return _generic(data_path, numbered_classes(num_classes), "CT"), "--num_classes"
+
+
+def _with_modality(spec: DatasetSpec, index: Index, path: Path) -> DatasetSpec:
+    """A recognised description with the modality that the data's own dataset.json names, if it is another one."""
+    if index.modality in (None, spec.modality):
+        return spec
+    say(f"{path}: {index.modality}, although {spec.name} is {spec.modality}; all scans are taken for {index.modality}")
+    return spec.model_copy(update={"modality": index.modality, "modality_rules": ()})
 
 
 def _generic(data_path: Path, classes: tuple[str, ...], modality: Modality) -> DatasetSpec:
@@ -208,18 +215,18 @@ def _with_channel_suffix(spec: DatasetSpec, data_path: Path, index: Index) -> Da
     """
     images = content(data_path / spec.folders.train_images).files.keys()
     labels = content(data_path / spec.folders.train_labels).files.keys()
-    by_label = any(label not in images and f"{label}{_CHANNEL}" in images for label in labels)
-    by_content = bool(images) and all(name.endswith(_CHANNEL) for name in images if name not in labels)
+    by_label = any(label not in images and f"{label}{CHANNEL}" in images for label in labels)
+    by_content = bool(images) and all(name.endswith(CHANNEL) for name in images if name not in labels)
     if not spec.image_suffix and (by_label or (index.names_channels and by_content and not images & labels)):
-        spec = spec.model_copy(update={"image_suffix": _CHANNEL})
-        say(f"{data_path}: image names end in {_CHANNEL} (nnU-Net); case ids are without it")
-    if spec.image_suffix == _CHANNEL:
+        spec = spec.model_copy(update={"image_suffix": CHANNEL})
+        say(f"{data_path}: image names end in {CHANNEL} (nnU-Net); case ids are without it")
+    if spec.image_suffix == CHANNEL:
         further = sorted(
-            name for name in images if re.search(r"_000[1-9]$", name) and f"{name[:-5]}{_CHANNEL}" in images
+            name for name in images if re.search(r"_000[1-9]$", name) and f"{name[:-5]}{CHANNEL}" in images
         )
         if further:
             raise InputError(
                 f"{data_path / spec.folders.train_images}: several channels per case ({further[0]} beside"
-                f" {further[0][:-5]}{_CHANNEL}); duomod reads one channel: keep only the {_CHANNEL} files"
+                f" {further[0][:-5]}{CHANNEL}); duomod reads one channel: keep only the {CHANNEL} files"
             )
     return spec

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from duomod.console import progress, say
 from duomod.datasets.case_names import case_id
@@ -93,7 +92,7 @@ def _stored(folder: Path, pair: Pair, settings: Settings) -> CaseScores | None:
     """Return a case's scores from an earlier, unfinished run, if the files and settings are still the same."""
     try:
         scores = CaseScores.model_validate_json((folder / f"{pair.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         return None
     return scores if scores.key == pair.key(settings) else None
 
@@ -199,7 +198,8 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     )
     if problems and not pairs:
         raise InputError(problems)
-    strangers = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    unknown = unlisted(config.pred_path) if config.pred_path.is_dir() else []
+    strangers = [pair.prediction.name for pair in pairs if pair.prediction and pair.prediction.name in unknown]
     if strangers:
         say(f"{config.pred_path}: its {PREDICTED} does not list {listed(strangers)}: not of the model that it names")
     keys = {pair.name: pair.key(settings) for pair in pairs}
@@ -213,7 +213,7 @@ def run_evaluate(config: EvaluateSettings) -> Path:
     scores, unreadable = _scored(pairs, settings, store, config.workers)
     if problems + unreadable:
         raise InputError(problems + unreadable)
-    _write_results(target, config, naming, settings, scores)
+    _write_results(target, config, naming, settings, scores, strangers)
     shutil.rmtree(store, ignore_errors=True)
     if _zero_everywhere(scores):
         say(_labels_seen(scores, f" (classes from {naming.source})" if naming.classes else ""))
@@ -244,7 +244,12 @@ def _scored(pairs: Sequence[Pair], settings: Settings, store: Path, workers: int
 
 
 def _write_results(
-    target: Path, config: EvaluateSettings, naming: Naming, settings: Settings, found: Sequence[CaseScores]
+    target: Path,
+    config: EvaluateSettings,
+    naming: Naming,
+    settings: Settings,
+    found: Sequence[CaseScores],
+    strangers: Sequence[str],
 ) -> None:
     """Write the tables and, last, the description that says they are whole."""
     num_foreground = max((naming.num_classes or 2) - 1, *(case.num_foreground for case in found))
@@ -271,6 +276,7 @@ def _write_results(
         metrics=settings.metrics,
         conventions=_conventions(settings, classes, config.asd),
         missing_predictions=tuple(case.name for case in scores if case.missing),
+        unlisted_predictions=tuple(strangers),
         organs=_organ_counts(scores, classes),
         case_keys={case.name: case.key for case in scores},
         reordered={case.name: case.reordered for case in scores if case.reordered},

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from duomod.datasets.case_names import is_scan
+from duomod.datasets.case_names import case_id, is_scan
 from duomod.datasets.labels import MOST_CLASSES
 from duomod.errors import InputError
 from duomod.evaluation.metrics import Metric
@@ -85,25 +85,27 @@ def metric_heads(table: TextTable, known: Sequence[str]) -> tuple[dict[str, list
 
 def case_rows(table: TextTable, names: Sequence[str]) -> tuple[list[tuple[str, Row]], list[str], list[str]]:
     """The rows that are cases, what was left out, and what is wrong: nameless rows and cases that are there twice."""
-    found: dict[str, Row] = {}
-    averages, problems, twice = [], [], []
+    found: dict[str, tuple[str, Row]] = {}
+    averages, nameless, twice = [], [], []
     for written, row in zip(names, table.rows, strict=True):
         # Macs write accents as letters of their own; the same name must be the same case.
         name = unicodedata.normalize("NFC", written)
         if not name:
-            problems.append(f"{table.path}: row {row.number} names no case; name it or remove it")
+            nameless.append(f"{table.path}: row {row.number} names no case; name it or remove it")
         elif _is_average(name):
             averages.append(f"'{name}' (row {row.number})")
-        elif name in found:
-            twice.append(f"{name} (rows {found[name].number} and {row.number})")
+        elif case_id(name) in found:
+            first, there = found[case_id(name)]
+            twice.append(f"{name if first == name else f'{first} and {name}'} (rows {there.number} and {row.number})")
         else:
-            found[name] = row
+            found[case_id(name)] = (name, row)
+    problems = listed(nameless)
     if twice:
         problems.append(f"{table.path}: these cases appear twice: {'; '.join(listed(twice))}; keep one row of each")
     if not found and not problems:
         problems.append(f"{table.path}: has no case")
     notes = [f"{table.path}: {', '.join(averages)} left out: no case but an average"] if averages else []
-    return list(found.items()), notes, problems
+    return list(found.values()), notes, problems
 
 
 def _is_average(name: str) -> bool:

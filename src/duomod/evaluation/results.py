@@ -48,6 +48,9 @@ class ResultInfo(BaseModel):
     metrics: tuple[Metric, ...]
     conventions: dict[str, Any]
     missing_predictions: tuple[str, ...] = ()
+    unlisted_predictions: tuple[str, ...] = Field(
+        (), description="predictions that the prediction.json beside them does not list: not of the model that it names"
+    )
     organs: dict[str, dict[str, int]] = Field(
         default_factory=dict, description="class name -> number of cases in each status; 'total' over all classes"
     )

@@ -117,10 +117,13 @@ def doubts(tables: dict[str, ResultTable]) -> list[str]:
             found.append(
                 f"{seed}: no {sidecar(table.path).name}, so how it was scored is unknown, or not yet at its end"
             )
-        if table.info is not None and table.info.missing_predictions:
-            lacking = table.info.missing_predictions
+        if table.info is None:
+            continue
+        if lacking := table.info.missing_predictions:
             found.append(f"{seed}: no prediction of {', '.join(listed(lacking))}; scored as all-missed")
-        found += [f"{seed}: mixed up? {one}" for one in (table.info.mix_ups if table.info else ())]
+        if strangers := table.info.unlisted_predictions:
+            found.append(f"{seed}: {', '.join(listed(strangers))} not of the model that {PREDICTED} names")
+        found += [f"{seed}: mixed up? {one}" for one in table.info.mix_ups]
     return found + _copies(tables)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,7 +24,7 @@ from duomod.datasets.scan import doubts, image_problems
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.datasets.splits import read_list
 from duomod.errors import InputError, nearest_name
-from duomod.inference.modality import Decision, ModalityRule
+from duomod.inference.modality import Decision, ModalityRule, modalities_of
 from duomod.preprocessing.case import working_volume
 from duomod.preprocessing.intensity import normalise
 from duomod.preprocessing.intensity_check import Intensities
@@ -49,6 +50,11 @@ class Loaded:
     original: Geometry
     decision: Decision
 
+    def __iter__(self) -> Iterator[Any]:
+        """The volume and its grid."""
+        yield self.volume
+        yield self.working
+
 
 @dataclass(frozen=True)
 class Case:
@@ -60,6 +66,7 @@ class Case:
         identity: Another text for another or a changed input.
         scan: The scan's NIfTI file, whose header the result takes over; None if there is none.
         load: Reads and checks it; raises InputError.
+        stays: Whether the scan's file is still there after the prediction.
     """
 
     case_id: str
@@ -67,11 +74,17 @@ class Case:
     identity: str
     scan: Path | None
     load: Callable[[], Loaded]
+    stays: bool = True
+
+    @property
+    def original(self) -> Geometry:
+        """Grid of the scan, on which the result will lie; the scan is read for it."""
+        return self.load().original
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is to predict.
+    """What there is to predict: a sequence of cases, and what is wrong with others.
 
     Attributes:
         cases: The scans that can be tried.
@@ -80,6 +93,9 @@ class Found:
 
     cases: list[Case] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
+
+    def __getitem__(self, number: int) -> Case:
+        return self.cases[number]
 
 
 def network_volume(image: sitk.Image, spec: DatasetSpec, modality: Modality) -> tuple[Volume, Geometry]:
@@ -222,7 +238,7 @@ def _raw_scan(folder: Path, record: CaseRecord, scans: Mapping[str, Path]) -> Pa
 def scan_cases(
     input_path: Path,
     spec: DatasetSpec,
-    rule: ModalityRule,
+    rule: ModalityRule | None = None,
     naming: DatasetSpec | None = None,
     series: str | None = None,
 ) -> Found:
@@ -231,13 +247,14 @@ def scan_cases(
     Args:
         input_path: File or folder. Of a folder the scans in files, and the DICOM series in it and in all folders below.
         spec: What the network was trained with: spacing and window.
-        rule: Says of each scan whether it is CT or MR.
+        rule: Says of each scan whether it is CT or MR. Default: its DICOM header, or a modality of ``spec``.
         naming: Says the image suffix; default: ``spec``.
         series: UID, number or description of the DICOM series to take.
 
     Raises:
-        InputError: there is no scan.
+        InputError: there is no scan, or none that can be tried: then all that is wrong with them.
     """
+    rule = rule or ModalityRule(None, modalities_of(spec))
     suffix = (naming or spec).image_suffix
     found = Found()
     if not input_path.exists():
@@ -265,7 +282,9 @@ def scan_cases(
             found.problems.append(
                 (one.folder, f"{one.folder}: the case {one.case_id} is there twice; keep one of them")
             )
-    if not (found.cases or found.problems):
+    if not found.cases and found.problems:
+        raise InputError([problem for _, problem in found.problems])
+    if not found.cases:
         raise InputError(f"{input_path}: holds no scan ({', '.join(SCAN_ENDINGS)} or DICOM slices)")
     return found
 
@@ -301,10 +320,10 @@ def _series(name: str, series: Series, spec: DatasetSpec, rule: ModalityRule) ->
     def load() -> Loaded:
         if series.modality is None and series.modality_name and rule.asked is None:
             raise InputError(
-                f"{series.folder}: {series.modality_name} by its DICOM header, neither CT nor MR"
+                f"{series.called}: {series.modality_name} by its DICOM header, neither CT nor MR"
                 " (--modality takes it as one)"
             )
-        return _loaded(read_series(series), str(series.folder), name, spec, rule, series.modality, series.doubts)
+        return _loaded(read_series(series), series.called, name, spec, rule, series.modality, series.doubts)
 
     return Case(name, series.folder, f"{series.identity} {_told(name, rule)}", None, load)
 

@@ -57,9 +57,8 @@ class ModalityRule:
         accept_intensities: bool = False,
     ) -> ModalityRule:
         """The rule for scans that a model is to predict."""
-        spec = info.spec
-        of_set = {spec.modality, *(rule.modality for rule in spec.modality_rules)} if spec else set()
-        return cls(asked, info.modalities or tuple(sorted(of_set)), own, accept_intensities)
+        of_set = modalities_of(info.spec) if info.spec else ()
+        return cls(asked, info.modalities or of_set, own, accept_intensities)
 
     def by_number(self, case_id: str) -> Modality | None:
         """The modality of a case of :attr:`own`, by its number; None for all others."""
@@ -112,6 +111,11 @@ class ModalityRule:
             assert self.own is not None
             return numbered, f"by its number in {self.own.name}"
         raise AmbiguousError(source)
+
+
+def modalities_of(spec: DatasetSpec) -> tuple[Modality, ...]:
+    """The modalities that a data set has."""
+    return tuple(sorted({spec.modality, *(rule.modality for rule in spec.modality_rules)}))
 
 
 def ambiguous(sources: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from duomod.console import say
+from duomod.datasets.archive import unpacked
 from duomod.datasets.grid import Geometry
 from duomod.datasets.spec import DatasetSpec, Modality, load_spec
 from duomod.datasets.split_lists import chosen_cases
@@ -189,8 +190,18 @@ def run_predict(config: PredictSettings | None = None, /, **given: Any) -> Path:
         DuomodError: some scans could not be predicted.
     """
     config = config or checked(PredictSettings, given, see="duomod settings predict")
+    if config.input_path is None:
+        return _run(config)
+    with unpacked(config.input_path) as folder:
+        return _run(config.model_copy(update={"input_path": folder}), unpacked_input=folder != config.input_path)
+
+
+def _run(config: PredictSettings, unpacked_input: bool = False) -> Path:
+    """Predict; of an archive, ``config.input_path`` is the folder that it was unpacked to."""
     device = choose_device(config.gpu)
     model, info, sha256, found = _load(config, device)
+    if unpacked_input:
+        found = replace(found, cases=[replace(case, stays=False) for case in found.cases])
     output_path = config.output_path
     scans = [path for path in (config.input_path, config.original_nii_path) if path is not None]
     _check_output(output_path, found.cases, scans)

@@ -123,7 +123,7 @@ class Record:
             self.facts.pop(case.case_id, None)
             self.modalities.pop(case.case_id, None)
         self.cases |= {case.case_id: case.identity for case in cases}
-        self.scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None}
+        self.scans |= {case.case_id: str(case.scan.resolve()) for case in cases if case.scan is not None and case.stays}
         self.write()
 
     def learned(self, case: Case, loaded: Loaded) -> None:
@@ -168,8 +168,13 @@ def _of_masks(settings: Any) -> Any:
 
 
 def unlisted(folder: Path) -> list[str]:
-    """Names of label maps in a folder of predictions that its ``prediction.json`` does not list; none without one."""
-    if not (folder / PREDICTED).is_file():
+    """Names of label maps in a folder of predictions that its ``prediction.json`` does not list.
+
+    None where it lists nothing, or is not there.
+    """
+    try:
+        files = content(folder).files if (folder / PREDICTED).is_file() else {}
+    except (InputError, OSError):
         return []
     _, known = _read(folder)
-    return [path.name for case, path in content(folder).files.items() if case not in known]
+    return [path.name for case, path in files.items() if case not in known] if known else []

@@ -59,7 +59,7 @@ class PredictSettings(PredictOptions):
     model_path: Annotated[Path, Flag("--model_path", "--model")] = Field(description="Checkpoint.")
     output_path: Annotated[Path, Flag("--output_path", "--output")] = Field(description="Folder of the label maps.")
     input_path: Annotated[Path | None, Flag("--input")] = Field(
-        None, description="A NIfTI file, a folder of them, or a DICOM series."
+        None, description="A scan, a folder of scans, DICOM series in folders at any depth, or a zip archive of these."
     )
     npy_path: Path | None = Field(None, description="Preprocessed cases instead of --input.")
     original_nii_path: Path | None = Field(None, description="With --npy_path: the scans, whose grid is returned to.")

@@ -166,7 +166,7 @@ def _wrong_ct(found: Intensities) -> Finding | None:
             " its rescale intercept (-1024) is lost; export it again in Hounsfield units"
         )
         return Finding("intercept", text, True)
-    if found.inner_low >= 0:
+    if found.inner_low >= 0 and not _only_soft_tissue(found):
         text = (
             f"voxels of {values}, so none is below 0 HU, as fat and air are: no CT in Hounsfield units; export it again"
             " with its rescale intercept, or say that it is MR"
@@ -175,9 +175,17 @@ def _wrong_ct(found: Intensities) -> Finding | None:
     return None
 
 
+def _only_soft_tissue(found: Intensities) -> bool:
+    """Whether a CT may be cut out of soft tissue, without air and fat; an MR scan has a background of 0."""
+    return found.inner_low >= 20 and found.soft >= 0.9
+
+
 def _wrong_mr(found: Intensities) -> Finding | None:
     if found.surely_hu:
-        text = f"voxels of {found.range} with air at -1000 and soft tissue around 0: this is a CT in HU, not MR"
+        text = (
+            f"voxels of {found.range} with air at -1000 and soft tissue around 0: this is a CT in HU, not MR;"
+            " correct what says that it is MR"
+        )
         return Finding("HU", text, True)
     if found.inner_low == 0 and found.whole and found.distinct <= _FEW_VALUES and found.high < 256:
         return _labels(found)
@@ -191,6 +199,9 @@ def _labels(found: Intensities) -> Finding:
 
 def _doubtful_ct(found: Intensities) -> list[Finding]:
     doubts = []
+    if found.inner_low >= 0:
+        text = f"voxels of {found.range}: none is below 0 HU, as fat and air are (its rescale intercept lost?)"
+        doubts.append(Finding("no fat, no air", text, False))
     if found.inner_low < _PLAUSIBLE[0] or found.high > _PLAUSIBLE[1]:
         text = f"voxels of {found.range}: a CT has none below {_PLAUSIBLE[0]:g} or above {_PLAUSIBLE[1]:g} HU"
         doubts.append(Finding("beyond", text, False))

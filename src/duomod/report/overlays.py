@@ -13,7 +13,7 @@ from PIL import Image
 from duomod.datasets.labels import Labels
 from duomod.datasets.scan import to_array
 from duomod.report.assets.palette import FALSE_NEGATIVE, FALSE_POSITIVE, organ_colour
-from duomod.report.viewer.grey import window_of
+from duomod.report.viewer.grey import screen_values, window_of
 from duomod.workspace import atomic_path
 
 #: Pixels of a panel's longer side.
@@ -53,7 +53,7 @@ def write_overlay(
         What the rows show, from top to bottom.
     """
     x, y, z = image.GetSpacing()
-    grey = _windowed(to_array(image).astype(np.float32), modality)
+    grey = _windowed(screen_values(to_array(image)), modality)
     planes = [(0, "axial", (y, x)), (1, "coronal", (z, x))]
     cuts, captions = [], []
     for axis, name, _ in planes:

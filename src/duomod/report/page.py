@@ -32,7 +32,7 @@ from duomod.report.cells import (
     unfinished_cells,
 )
 from duomod.report.charts import all_charts
-from duomod.report.presenting import NOT_TOLD, anonymous, places_of, without_paths
+from duomod.report.presenting import anonymous, not_told, places_of, without_paths
 from duomod.report.settings import ReportSettings
 from duomod.report.sources.collect import Collection, baseline_of, collect
 from duomod.report.sources.files import CaseFiles, locate, remarks
@@ -65,7 +65,7 @@ def run_report(config: ReportSettings) -> Path:
     """
     require_report_packages("duomod report")
     check_replaceable(config.output, REPORT, "report")
-    collection = collect(config.runs, config.dataset)
+    collection = collect(config.runs, config.dataset, parents=not config.anonymous)
     base = baseline_of(collection, config.baseline)
     cases = locate(collection, config.images, config.truth)
     with replaced_folder(config.output, REPORT, "report") as folder:
@@ -80,29 +80,28 @@ def _write_report(
 ) -> list[str]:
     """Write all files of a report; return what is to be said about it."""
     compared = _compared(collection, base)
-    said = [note for method in collection.methods for note in method.summary.notes]
+    said = [*compared.why_not, *_notes(collection)]
     left_out = list(collection.left_out)
     places = places_of(collection, cases)
+    tell = not_told if config.anonymous else places.shortened
     if config.anonymous:
         collection, cases = anonymous(collection, cases)
     collection = without_paths(collection, places)
     copy_assets(folder / "assets")
     ranks = _write_ranks(compared.rankings, folder)
     pictured, unread = worst_cases(collection, cases, config.worst, folder)
-    viewable, more, doubts = (
-        _write_viewer(collection, cases, folder, config.all_seeds) if config.viewer else ([], [], [])
-    )
+    viewable, more, doubts = _write_viewer(collection, cases if config.viewer else (), folder, config.all_seeds)
     left_out = list(dict.fromkeys([*left_out, *unread, *more]))
-    notes = [note for method in collection.methods for note in method.summary.notes] + remarks(collection, cases)
-    doubtful = [] if config.anonymous else [places.shortened(sentence) for sentence in dict.fromkeys(doubts)]
-    told = [replace(one, reason=NOT_TOLD if config.anonymous else places.shortened(one.reason)) for one in left_out]
+    lacking = remarks(collection, cases)
+    notes = list(dict.fromkeys([*_notes(collection), *lacking, *map(tell, doubts)]))
+    told = [replace(one, reason=tell(one.reason)) for one in left_out]
     charts = all_charts(collection)
     page = render(
         "index.html.j2",
         title=config.title or _title(collection),
         collection=collection,
         facts=_facts(collection),
-        notes=[*notes, *doubtful],
+        notes=notes,
         unfinished=unfinished_cells(collection),
         left_out=left_out_cells(told),
         baseline=base,
@@ -113,7 +112,7 @@ def _write_report(
         resolved=_resolved_settings(collection),
         hashes=hash_cells(collection),
         comparisons=compared.comparisons,
-        not_compared=compared.why_not,
+        not_compared=[tell(reason) for reason in compared.why_not],
         ranks=ranks,
         charts=charts,
         figures=Markup(script_json({c.key: c.figure() for group in charts.values() for c in group})),
@@ -125,9 +124,14 @@ def _write_report(
     )
     write_text(folder / "index.html", page)
     record = _record(collection, base, compared.comparisons, pictured)
-    write_record(folder, REPORT, {**record, "notes": [*notes, *doubtful], "left_out": [asdict(one) for one in told]})
+    write_record(folder, REPORT, {**record, "notes": notes, "left_out": [asdict(one) for one in told]})
     unfinished = [f"{run.run}: no result yet ({run.state})" for run in collection.unfinished]
-    return [*said, *remarks(collection, cases), *doubts, *unfinished, *map(str, left_out)]
+    return [*said, *lacking, *doubts, *unfinished, *map(str, left_out)]
+
+
+def _notes(collection: Collection) -> list[str]:
+    """Sentences about the tables: what was left out of them, and what is doubtful."""
+    return [note for method in collection.methods for note in method.summary.notes]
 
 
 def _resolved_settings(collection: Collection) -> list[tuple[str, str]]:
@@ -184,18 +188,18 @@ class _Compared:
 
     comparisons: Sequence[Comparison] = ()
     rankings: Mapping[tuple[str, str], Ranking] = field(default_factory=dict)
-    why_not: str = ""
+    why_not: tuple[str, ...] = ()
 
 
 def _compared(collection: Collection, baseline: str) -> _Compared:
     """Compare with the baseline; or say in words why that cannot be done."""
     if len(collection.methods) < 2:
-        return _Compared(why_not="There is one method only; give the runs of others too, to compare them.")
+        return _Compared()
     try:
         methods = [method.for_comparison() for method in collection.methods]
         return _Compared(*compare_methods(methods, baseline, metrics=collection.columns, per_class=False))
     except InputError as error:
-        return _Compared(why_not=" ".join(error.problems))
+        return _Compared(why_not=error.problems)
 
 
 def _write_ranks(rankings: Mapping[tuple[str, str], Ranking], folder: Path) -> list[str]:

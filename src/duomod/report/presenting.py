@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from duomod.datasets.case_names import shown
 from duomod.report.sources.collect import Collection, Method, Seed
 from duomod.report.sources.files import CaseFiles
 from duomod.report.sources.records import Beside, Prediction, PredictionSettings, Training
@@ -36,7 +37,7 @@ class Places:
         """A text whose absolute paths begin below a known folder, or are their last name."""
         for start in self._starts:
             text = text.replace(start, "")
-        return _ABSOLUTE.sub(r"\1", text)
+        return _ABSOLUTE.sub(r"\1", shown(text))
 
     def setting(self, value: str) -> str:
         """The value of a setting, of a path its last name."""
@@ -58,7 +59,7 @@ def places_of(collection: Collection, cases: Sequence[CaseFiles]) -> Places:
 def without_paths(collection: Collection, places: Places) -> Collection:
     """The same collection; what is shown of it holds no absolute path."""
 
-    def shown(method: Method, seed: Seed) -> Seed:
+    def presented(method: Method, seed: Seed) -> Seed:
         beside = replace(
             seed.beside,
             settings=_mapped(seed.beside.settings, places.setting),
@@ -74,7 +75,7 @@ def without_paths(collection: Collection, places: Places) -> Collection:
             "missing": tuple(map(places.shortened, method.summary.missing)),
             "notes": tuple(map(places.shortened, method.summary.notes)),
         }
-        seeds = tuple(shown(method, seed) for seed in method.seeds)
+        seeds = tuple(presented(method, seed) for seed in method.seeds)
         methods.append(replace(method, seeds=seeds, summary=method.summary.model_copy(update=texts)))
     return replace(collection, methods=tuple(methods))
 
@@ -120,13 +121,14 @@ def _anonymous_seed(seed: Seed, alias: dict[str, str]) -> Seed:
         training=training.model_copy(update={"device": device, "finished": "", "networks": ""}),
         predictions=beside.predictions,
         prediction=Prediction(settings=PredictionSettings(model_sha256=beside.prediction.settings.model_sha256)),
-        left_out=tuple(replace(one, reason=NOT_TOLD) for one in beside.left_out),
+        left_out=tuple(replace(one, reason=not_told(one.reason)) for one in beside.left_out),
     )
     return replace(seed, table=table, beside=shown)
 
 
-#: The reason of what is left out, where it may name a case.
-NOT_TOLD = "the reason may name a case and was printed where the report was made"
+def not_told(text: str) -> str:
+    """What stands in an anonymous report for a sentence that may name somebody."""
+    return "told only where the report was made, because it may name a case"
 
 
 def _numbers_of(settings: dict[str, Any]) -> dict[str, Any]:

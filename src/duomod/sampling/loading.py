@@ -24,7 +24,7 @@ from duomod.workers import end_with_parent, how_it_ended
 #: Batches that each process makes ahead.
 _AHEAD = 2
 
-#: What a connection to a process may be lost before its end is known.
+#: How long a process may take to end, after its connection was lost or its work is over.
 _SECONDS_TO_DIE = 1.0
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -107,13 +107,21 @@ def made_ahead(make: Callable[[int], Batch], steps: range, workers: int) -> Gene
     except (OSError, ImportError) as error:
         raise InputError(f"loader processes cannot be started ({error}): {_MEMORY}") from None
     processes = set(multiprocessing.active_children()) - others
+    survived = _survived(packed, processes)
+    del packed
     try:
-        for pack in _survived(packed, processes):
+        for pack in survived:
             yield _unpacked(pack, processes)
     finally:
         # Not asked to end, as torch does: they answer no such request, and have nothing to save.
         for process in processes:
             process.kill()
+        survived.close()
+        del survived
+        # Threads that torch has for its queues; if this process ends before they do, Python complains of semaphores.
+        for thread in threading.enumerate():
+            if thread.name == "QueueFeederThread":
+                thread.join(_SECONDS_TO_DIE)
 
 
 @contextmanager
@@ -135,7 +143,7 @@ def _deaf_children() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, children)
 
 
-def _survived(packed: Iterator[object], processes: set[BaseProcess]) -> Iterator[object]:
+def _survived(packed: Iterator[object], processes: set[BaseProcess]) -> Generator[object]:
     """The same, with the reason where a process dies."""
     try:
         yield from packed

@@ -49,7 +49,7 @@ class Learner:
                 self.scaler.load_state_dict(resume["scaler"])
                 self.state = State(**resume["state"])
             except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                reason = str(error).splitlines()[0]
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise InputError(f"{run.last}: not a state of this run ({reason}); --overwrite trains anew") from None
             self._saved = self.state.step
 
@@ -94,11 +94,11 @@ class Learner:
         """
         first = int(self._first_bad)
         if first >= 0:
-            raise self._failure(first, "the loss or its gradient is not finite")
+            raise self.failure(first, "the loss or its gradient is not finite")
         named = [pair for pair in state_of(self.run.method, self.optimizer) if pair[0] not in self._endless]
         if not bool(all_finite(tensor for _, tensor in named)):
             what = f"afterwards there are values that are not finite in {_listed(not_finite(named))}"
-            raise self._failure(self.state.step - 1, what, can_skip=False)
+            raise self.failure(self.state.step - 1, what, can_skip=False)
 
     def save(self) -> None:
         """Write ``ckpts/last.pth``: the model, and all that resuming needs."""
@@ -130,14 +130,14 @@ class Learner:
         what = f"the loss is {loss.item():.3g}"
         what += f", but its gradient is not finite in {_listed(not_finite(gradients))}" if finite else ""
         if self._in_a_row > MOST_IN_A_ROW:
-            raise self._failure(self.state.step, f"{what}, as in the {MOST_IN_A_ROW} steps before it")
+            raise self.failure(self.state.step, f"{what}, as in the {MOST_IN_A_ROW} steps before it")
         if finite and self.scaler.is_enabled():
             return ""  # too large for fp16: the scaler leaves the update out and halves its scale, as it should
         if self.run.on_nan == "stop" or not bool(all_finite(self.run.method.parameters())):
-            raise self._failure(self.state.step, what)
+            raise self.failure(self.state.step, what)
         return what
 
-    def _failure(self, step: int, what: str, can_skip: bool = True) -> DuomodError:
+    def failure(self, step: int, what: str, can_skip: bool = True) -> DuomodError:
         """What is wrong with a step, with which cases, and what is left."""
         run = self.run
         cases = ", ".join(dict.fromkeys(cases_of_step(run.split, run.crop, step, run.method.uses_unlabelled)))

@@ -16,7 +16,7 @@ from duomod.training.learner import Learner
 from duomod.training.run import Run, State
 from duomod.training.stopping import Interrupted, StopRequest, resume_command, stop_requests, stoppable
 from duomod.training.trackers import Sums, Trackers
-from duomod.training.validate import validate
+from duomod.training.validate import UnsoundError, validate
 
 
 def fit(run: Run, resume: dict[str, Any] | None) -> State:
@@ -81,10 +81,14 @@ def _validate_and_save(run: Run, learner: Learner, trackers: Trackers, stop: Sto
 
     Raises:
         Interrupted: it was to stop, and is not at its end.
+        DuomodError: the model answers with what is no number.
     """
     state = learner.state
     if state.validation_due:
-        _validate(run, state, trackers, stop)
+        try:
+            _validate(run, state, trackers, stop)
+        except UnsoundError as error:
+            raise learner.failure(state.step - 1, str(error), can_skip=False) from None
     learner.save()
     if stop.requested and not _is_finished(run, state):
         trackers.log(f"interrupted after step {state.step} of {run.total_steps}; the state is saved")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import torch
 from torch import Tensor
@@ -32,15 +33,13 @@ class Trackers:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers at a step."""
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
-        self._metrics.flush()
+        _append(self._metrics, json.dumps({"step": step, **values}))
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def log(self, message: str, show: bool = True) -> None:
         """Write a line to ``train.log`` with the time, and to the console."""
-        self._log.write(f"{datetime.now().isoformat(sep=' ', timespec='seconds')} {message}\n")
-        self._log.flush()
+        _append(self._log, f"{datetime.now().isoformat(sep=' ', timespec='seconds')} {message}")
         if show:
             say(message)
 
@@ -51,8 +50,20 @@ class Trackers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._board.close()
-        self._metrics.close()
-        self._log.close()
+        for stream in (self._metrics, self._log):
+            # What could not be written is tried again here; the first error says it all.
+            with suppress(OSError) if error is not None else nullcontext():
+                stream.close()
+
+
+def _append(stream: TextIO, line: str) -> None:
+    """Write a line now; an error names the file."""
+    try:
+        stream.write(f"{line}\n")
+        stream.flush()
+    except OSError as error:
+        error.filename = stream.name
+        raise
 
 
 def _drop_from(path: Path, step: int) -> None:

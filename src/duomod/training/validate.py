@@ -13,9 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from duomod.errors import DuomodError
 from duomod.evaluation.metrics.overlap import class_dice
 from duomod.inference.sliding_window import predict_probabilities
 from duomod.preprocessing.store import Store
+
+
+class UnsoundError(DuomodError):
+    """A model that answers with something that is no number."""
 
 
 def validate(
@@ -31,6 +36,9 @@ def validate(
     """Mean Dice per foreground class (C - 1,) over the cases.
 
     A class in neither truth nor prediction of a case is left out, or counts 1 with ``both_empty="one"``.
+
+    Raises:
+        UnsoundError: the model's probabilities are no numbers; any class would be as good as another.
     """
     classes = store.spec.num_classes
     scores = []
@@ -39,6 +47,8 @@ def validate(
         probabilities = predict_probabilities(
             model, store.normalised(case), patch, overlap=overlap, blending="uniform", device=device, amp_dtype=dtype
         )
+        if not bool(probabilities.sum().isfinite()):
+            raise UnsoundError(f"validation of {case}: the model gives probabilities that are not finite")
         scores.append(class_dice(probabilities.argmax(0).to(torch.uint8).cpu().numpy(), store.label(case), classes))
     stacked = np.stack(scores)[:, 1:]
     if both_empty == "one":

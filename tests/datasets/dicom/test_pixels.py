@@ -73,6 +73,18 @@ def test_frames_of_one_file_are_the_slices(tmp_path: Path, reverse: bool) -> Non
     assert find_series(tmp_path / "frames" / "I000.dcm").series[0].case_id == "I000"
 
 
+def test_a_volume_that_itk_wrote_into_one_file(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray((hu() + 1024).astype(np.uint16))
+    image.SetSpacing((0.7, 0.9, 2.5))
+    sitk.WriteImage(image, str(tmp_path / "multi.dcm"))
+    (series,) = find_series(tmp_path).series
+    assert series.geometry.spacing == pytest.approx((0.7, 0.9, 2.5))
+    assert np.array_equal(sitk.GetArrayFromImage(read_series(series)), hu() + 1024)
+    # ITK writes "other", which says nothing.
+    assert (series.modality, series.modality_name) == (None, "")
+    assert series.called == f"{tmp_path / 'multi.dcm'} (6 frames)"
+
+
 def test_frames_have_their_own_rescale(tmp_path: Path) -> None:
     one = enhanced(slices())
     group = one.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence[0]

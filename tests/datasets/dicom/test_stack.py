@@ -98,6 +98,11 @@ def test_thickness_and_distance_tags_do_not_count(tmp_path: Path) -> None:
     assert the_series(write(tmp_path / "scan", slices(), spoil)).geometry.spacing[2] == 2.5
 
 
+def without_rescale(data: Dataset, number: int) -> None:
+    if number == 2:
+        del data.RescaleSlope, data.RescaleIntercept
+
+
 NO_STACK = {
     "no spacing": (element("PixelSpacing", None), "no PixelSpacing in I000.dcm, I001.dcm"),
     "no spacing in one": (element("PixelSpacing", None, 1), "no PixelSpacing in I001.dcm; export"),
@@ -115,7 +120,7 @@ NO_STACK = {
     "position far away": (element("ImagePositionPatient", "1e7\\0\\0", 0), "ImagePositionPatient 1e+07 mm in I000.dcm"),
     "no unit vectors": (element("ImageOrientationPatient", "1\\0\\0\\0\\2\\0"), "no unit vectors at right angles"),
     "skewed": (element("ImageOrientationPatient", "1\\0\\0\\0.6\\0.8\\0"), "no unit vectors at right angles"),
-    "two patients": (element("PatientID", "someone", 1), "PatientID: anonymous, someone in I001.dcm"),
+    "two patients": (element("PatientID", "someone", 1), "PatientID: another in I001.dcm)"),
     "two frames of reference": (element("FrameOfReferenceUID", "9.9", 5), "ReferenceUID: 1.2.99, 9.9 in I005.dcm"),
     "two sizes": (element("Rows", 6, 1), "Rows: 5, 6 in I001.dcm"),
     "signed and not": (element("PixelRepresentation", 1, 1), "PixelRepresentation: 0, 1 in I001.dcm"),
@@ -129,6 +134,7 @@ NO_STACK = {
     "slope 0": (element("RescaleSlope", "0"), "RescaleSlope 0"),
     "slope without intercept": (element("RescaleIntercept", None, 1), "no RescaleIntercept in I001.dcm"),
     "intercept NaN": (element("RescaleIntercept", "nan", 1), "'nan', which is not a number in I001.dcm"),
+    "two kinds of value": (without_rescale, "RescaleIntercept in I002.dcm, but in the other slices"),
     "copied": (element("SOPInstanceUID", "1.2.3.1", 4), "the same slice twice (I000.dcm, I004.dcm)"),
 }  # fmt: skip
 

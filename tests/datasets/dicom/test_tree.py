@@ -174,6 +174,22 @@ class TestDamaged:
         assert "IM06" in text
         assert "README" not in text
 
+    @pytest.mark.parametrize(
+        ("slices_are", "damaged"),
+        [
+            ("I{:03d}.dcm", "I006.dcm.part"),
+            ("I{:03d}.dcm", "I006.dcm.gz"),
+            ("I{:03d}.dcm", "other.DCM"),
+            ("{:08x}c0ffee", "00c0ffee00"),
+            ("CT.1.2.840.{:d}", "CT.1.2.840.77"),
+        ],
+    )
+    def test_names_that_a_slice_may_have(self, tmp_path: Path, slices_are: str, damaged: str) -> None:
+        folder = write(tmp_path / "scan", slices(), name=slices_are)
+        (folder / damaged).write_bytes(b"?")
+        (text,) = find_series(folder).problems
+        assert f" in {damaged};" in text
+
     def test_it_concerns_the_series_in_its_own_folder(self, tmp_path: Path) -> None:
         write(tmp_path / "good", slices(uid="1.2.3"))
         write(tmp_path / "bad", slices(uid="1.2.4"))

@@ -73,11 +73,9 @@ def stored_numbers(data: Dataset) -> Stored:
         array = array.reshape(shape)
     except Unusable:
         raise
-    except Exception as error:
+    except Exception:
         # What damaged packed data make the decoders raise is not limited to some kinds of error.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1][:120] if lines else type(error).__name__
-        raise Unusable(f"pixel data that cannot be read ({reason})", _COPY) from None
+        raise Unusable(f"pixel data that cannot be read as {syntax.name}", _COPY) from None
     return array if array.dtype.kind == "f" else _without_unused_bits(array, data)
 
 

@@ -15,6 +15,9 @@ from duomod.datasets.dicom.series import Candidate, Series
 from duomod.datasets.dicom.stack import named, sentences
 from duomod.errors import InputError
 
+#: A name that is a hash or a number of a patient archive.
+_HASH = re.compile(r"[0-9A-Fa-f-]{6,}")
+
 #: So many sentences about files that are not read, one a folder.
 _MOST_FOLDERS = 20
 
@@ -173,10 +176,14 @@ def _looks_like_one(path: Path, candidate: Candidate) -> bool:
     if path.name.startswith(".") or is_scan(path):
         return False
     names = [header.path.name for header in candidate.headers]
-    if shape(path.name) in {shape(name) for name in names}:
+    shapes = {shape(name) for name in names}
+    # With an ending more: packed, or not downloaded to its end.
+    if shape(path.name) in shapes or shape(path.stem) in shapes:
         return True
     endings = {Path(name).suffix.lower() for name in names}
-    return bool(path.suffix) and path.suffix.lower() in endings
+    if path.suffix:
+        return path.suffix.lower() in endings
+    return bool(_HASH.fullmatch(path.name)) and any(map(_HASH.fullmatch, names))
 
 
 def _choose(path: Path, candidates: list[Candidate], chosen: str | None, found: Found) -> list[Candidate]:
@@ -251,7 +258,9 @@ def _account(path: Path, tree: _Tree, candidates: Sequence[Candidate], found: Fo
         others = ", ".join(f"{named(ones, folder)} ({kind})" for kind, ones in by_kind.items())
         texts.append(f"{folder}: {files}; not read: {others}")
     if not candidates and not found.problems:
-        found.problems.append(f"{path}: no DICOM slices of a scan; {'; '.join(texts[:_MOST_FOLDERS])}")
+        found.problems.append(
+            f"{path}: no DICOM slices of a scan; {'; '.join(texts[:_MOST_FOLDERS])}; give the folder of a series"
+        )
         return
     found.left_out += texts[:_MOST_FOLDERS]
     if len(texts) > _MOST_FOLDERS:
@@ -261,8 +270,8 @@ def _account(path: Path, tree: _Tree, candidates: Sequence[Candidate], found: Fo
 def _case_ids(path: Path, taken: Sequence[Candidate]) -> list[str]:
     """A name for each series, unique and fit for a file name."""
     whole = path.resolve()
-    # A file's own name is its case's, without the ending.
-    top = re.sub(r"\.(dcm|ima|dicom)$", "", whole.name, flags=re.IGNORECASE) if path.is_file() else whole.name
+    # The name of a file, or of an archive that was unpacked to a folder of its name, without the ending.
+    top = re.sub(r"\.(dcm|ima|dicom|zip)$", "", whole.name, flags=re.IGNORECASE)
     names = []
     for candidate in taken:
         below = candidate.folder.relative_to(path).parts if path.is_dir() else ()

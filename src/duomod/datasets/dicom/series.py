@@ -26,7 +26,7 @@ class Series:
         case_id: Names its result.
         folder: Where its files lie; they are named within it.
         title: What its headers call it, for people.
-        modality_name: DICOM's word for the modality, such as ``CT``, ``MR`` or ``PT``.
+        modality_name: DICOM's word for the modality, such as ``CT``, ``MR`` or ``PT``; empty where it is not said.
         planes: Its slices along their normal.
         geometry: The grid they form.
         doubts: Sentences about what is doubtful; each names the folder.
@@ -44,6 +44,12 @@ class Series:
     def modality(self) -> Modality | None:
         """The modality where it is one that duomod knows; None for others."""
         return cast(Modality, self.modality_name) if self.modality_name in ("CT", "MR") else None
+
+    @property
+    def called(self) -> str:
+        """What messages call it: its folder, or the one file that holds all of it."""
+        files = {plane.path for plane in self.planes}
+        return str(self.folder) if len(files) > 1 else f"{files.pop()} ({len(self.planes)} frames)"
 
     @property
     def identity(self) -> str:
@@ -125,7 +131,8 @@ class Candidate:
             case_id,
             self.folder,
             self.title,
-            text(data, "Modality"),
+            # "Other", which programs write that do not know, says nothing.
+            "" if text(data, "Modality") == "OT" else text(data, "Modality"),
             ordered,
             geometry,
             tuple(f"{self.folder}: {doubt}" for doubt in doubts),

@@ -60,7 +60,7 @@ def stack(
             missing, uneven, shifted or tilted. Its ``what`` says where.
     """
     if len(planes) < 2:
-        raise Unusable(f"only {len(planes)} DICOM slice", "a scan needs at least 2")
+        raise Unusable(f"only {len(planes)} DICOM slice", "a scan needs at least 2: give the whole folder")
     _agreement(planes, folder)
     row, column, normal = _axes(planes, folder)
     position_mm = np.array([plane.position_mm for plane in planes])
@@ -88,9 +88,14 @@ def _agreement(planes: Sequence[Plane], folder: Path) -> None:
     for keyword in planes[0].agree:
         count = Counter(plane.agree[keyword] for plane in planes)
         if len(count) > 1:
-            different.append(f"{keyword}: {_shares(count, [(p.agree[keyword], p.path) for p in planes], folder)}")
+            pairs = [(plane.agree[keyword], plane.path) for plane in planes]
+            different.append(f"{keyword}: {_shares(count, pairs, folder, secret=keyword == 'PatientID')}")
     if different:
         raise Unusable(f"slices that are not of one stack ({'; '.join(different)})", "keep one stack only")
+    without = [plane.path for plane in planes if plane.rescale is None]
+    if 0 < len(without) < len(planes):
+        what = f"no RescaleSlope and RescaleIntercept in {named(without, folder)}, but in the other slices"
+        raise Unusable(what, "export the series again with it; it must not be guessed")
     spacing = np.array([plane.pixel_mm for plane in planes])
     if (np.ptp(spacing, axis=0) > 1e-4 * spacing.min(axis=0)).any():
         pairs = [(f"{p.pixel_mm[0]:g} x {p.pixel_mm[1]:g} mm", p.path) for p in planes]
@@ -98,15 +103,15 @@ def _agreement(planes: Sequence[Plane], folder: Path) -> None:
         raise Unusable(f"slices of different PixelSpacing ({_shares(count, pairs, folder)})", "keep one stack only")
 
 
-def _shares(count: Counter[str], pairs: Sequence[tuple[str, Path]], folder: Path) -> str:
-    """The values that occur: the usual one, and the others with their files."""
+def _shares(count: Counter[str], pairs: Sequence[tuple[str, Path]], folder: Path, secret: bool = False) -> str:
+    """The values that occur: the usual one, and the others with their files; ``secret``: only the files."""
     (usual, _), *others = count.most_common()
     texts = []
     for value, _ in others[:3]:
         names = named((path for one, path in pairs if one == value), folder)
-        texts.append(f"{value or 'none'} in {names}")
+        texts.append(f"{'another' if secret else value or 'none'} in {names}")
     more = [f"{len(others) - 3} more values"] if len(others) > 3 else []
-    return ", ".join([usual or "none", *texts, *more])
+    return ", ".join([*([] if secret else [usual or "none"]), *texts, *more])
 
 
 def _axes(planes: Sequence[Plane], folder: Path) -> tuple[Numbers, Numbers, Numbers]:

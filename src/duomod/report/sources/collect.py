@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from duomod.datasets.case_names import shown
 from duomod.errors import InputError, nearest_name
 from duomod.evaluation.aggregate import Summary, mean_defined, summarise
 from duomod.evaluation.method_values import MethodValues
@@ -130,20 +131,21 @@ class Collection:
         return self.methods[0].metric(column)
 
 
-def collect(runs: Sequence[Path], dataset: str | None = None) -> Collection:
+def collect(runs: Sequence[Path], dataset: str | None = None, *, parents: bool = True) -> Collection:
     """Read everything a report needs.
 
     Args:
         runs: Folders of methods (each with ``seed_*`` folders that hold ``result.csv``), single evaluated folders, or
             folders of methods. Seed folders of one parent are one method.
         dataset: Names the classes and the tail; default: as recorded by the evaluation.
+        parents: Methods of the same name are told apart by the folders that they are in; else by numbers.
 
     Raises:
         InputError: lists every folder without runs, every table that cannot be read, and methods whose classes or
             conventions differ; or no run has a result yet.
     """
     groups = group_runs(runs)
-    names = method_names(groups)
+    names = method_names(groups, parents)
     methods: list[Method] = []
     problems: list[str] = []
     for name, group in zip(names, groups, strict=True):
@@ -162,7 +164,7 @@ def _read_method(name: str, group: Group, dataset: str | None) -> Method:
     problems: list[str] = []
     for path in group.finished:
         try:
-            tables[path.parent.name] = read_result(path)
+            tables[shown(path.parent.name)] = read_result(path)
         except InputError as error:
             problems += error.problems
     problems = problems or incompatible(tables)
@@ -170,7 +172,7 @@ def _read_method(name: str, group: Group, dataset: str | None) -> Method:
         raise InputError(problems)
     if any("Dice" not in table.values for table in tables.values()):
         raise InputError(f"{group.base}: the tables have no Dice columns; evaluate with --metrics dice")
-    missing = [f"{folder.name} has no result yet" for folder in group.unfinished]
+    missing = [f"{shown(folder.name)} has no result yet" for folder in group.unfinished]
     summary, _ = summarise(group.base, tables, options=AggregateOptions(dataset=dataset), missing=missing)
     seeds = tuple(
         Seed(seed, place, table, read_beside(table, place))

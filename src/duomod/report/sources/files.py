@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from duomod.datasets.case_names import case_id, check_case_id
+from duomod.datasets.case_names import CHANNEL, case_id, check_case_id
 from duomod.datasets.folder import Content, content, listed
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
+from duomod.inference.record import unlisted
 from duomod.report.sources.collect import Collection
 from duomod.report.sources.records import LeftOut, exists, is_file, is_folder
 from duomod.report.sources.scans import CaseSource, Overlay
-
-#: nnU-Net's number of a channel, behind the case's name.
-_CHANNEL = "_0000"
+from duomod.workspace import PREDICTED
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,9 @@ def remarks(collection: Collection, cases: Sequence[CaseFiles]) -> list[str]:
         ]
         if seed.beside.predictions is not None and gone:
             notes.append(f"{seed.place}: no label map of {listed(gone)}")
+        strangers = unlisted(seed.beside.predictions) if seed.beside.predictions is not None else []
+        if strangers:
+            notes.append(f"{seed.place}: label maps that its {PREDICTED} does not list: {listed(strangers)}")
     return notes
 
 
@@ -128,13 +130,13 @@ class _Folders:
         if is_file(place):
             return place
         files = self.content(place).files
-        found = next((files[case] for case in (name, f"{name}{_CHANNEL}") if case in files), None)
+        found = next((files[case] for case in (name, f"{name}{CHANNEL}") if case in files), None)
         return found or next((path for path in _folders_of(place, name) if is_folder(path)), None)
 
 
 def _folders_of(place: Path, name: str) -> list[Path]:
     try:
-        return [place / check_case_id(name), place / f"{name}{_CHANNEL}"]
+        return [place / check_case_id(name), place / f"{name}{CHANNEL}"]
     except ValueError:  # a name that would lead elsewhere
         return []
 

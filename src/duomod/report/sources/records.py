@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from duomod.datasets.case_names import shown
 from duomod.datasets.spec import DatasetSpec, Modality
 from duomod.errors import InputError
 from duomod.evaluation.results import ResultTable, organs_path, read_organs
@@ -131,9 +132,11 @@ def read_beside(table: ResultTable, of: str) -> Beside:
         if not exists(path):
             return otherwise
         try:
+            if not is_file(path):  # a named pipe would keep us waiting for ever
+                raise InputError(f"{path}: is not a file")
             return read(path)
         except InputError as error:
-            what = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+            what = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else shown(path.name)
             left_out.append(LeftOut(of, what, _in_short([text.removeprefix(f"{path}: ") for text in error.problems])))
             return otherwise
 
@@ -164,7 +167,7 @@ def read_beside(table: ResultTable, of: str) -> Beside:
 def _in_short(problems: Sequence[str]) -> str:
     """What is wrong with a file, in a length that fits a page: a file can hold any number of faults of any length."""
     texts = [text if len(text) <= _SHORT else f"{text[: _SHORT // 2]} ... {text[-_SHORT // 2 :]}" for text in problems]
-    return "; ".join(texts[:_FAULTS]) + (f"; and {len(texts) - _FAULTS} more" if len(texts) > _FAULTS else "")
+    return shown("; ".join(texts[:_FAULTS])) + (f"; and {len(texts) - _FAULTS} more" if len(texts) > _FAULTS else "")
 
 
 def read_record(model: type[Model], path: Path) -> Model:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from duomod.datasets.case_names import shown
 from duomod.errors import InputError
 from duomod.evaluation.seeds import how_far, natural_order
 from duomod.evaluation.settings import RESULT, RESULT_TABLE, SEEDS
@@ -65,7 +66,7 @@ def group_runs(runs: Sequence[Path]) -> list[Group]:
         finished = tuple(table for table in tables.values() if table is not None)
         groups.append(Group(base, finished, tuple(folder for folder, table in tables.items() if table is None)))
     if not problems and not any(group.finished for group in groups):
-        states = [f"{folder}: {state_of(folder)}" for group in groups for folder in group.unfinished]
+        states = [f"{shown(folder)}: {state_of(folder)}" for group in groups for folder in group.unfinished]
         problems = [f"no run has a {RESULT_TABLE} yet; run `duomod evaluate` first", *states]
     if problems:
         raise InputError(problems)
@@ -104,13 +105,18 @@ def result_in(folder: Path) -> Path | None:
     return next((table for table in tables if table.is_file()), None)
 
 
-def method_names(groups: Sequence[Group]) -> list[str]:
-    """Folder names; where two are alike, with as many of their parents as tell them apart."""
+def method_names(groups: Sequence[Group], parents: bool = True) -> list[str]:
+    """Folder names; where two are alike, with as many of their parents as tell them apart, or with a number."""
     bases = [group.base for group in groups]
-    names = [base.name or str(base) for base in bases]
+    names = [shown(base.name or str(base)) for base in bases]
+    if not parents:
+        return [
+            f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
+            for index, name in enumerate(names)
+        ]
     for depth in range(2, 1 + max(len(base.parts) for base in bases)):
         names = [
-            "/".join(base.parts[-depth:]) if names.count(name) > 1 else name
+            shown("/".join(base.parts[-depth:])) if names.count(name) > 1 else name
             for base, name in zip(bases, names, strict=True)
         ]
     return names
@@ -119,7 +125,7 @@ def method_names(groups: Sequence[Group]) -> list[str]:
 def unfinished_of(names: Iterable[str], groups: Iterable[Group]) -> list[Unfinished]:
     """All runs without a result, by method and run."""
     return [
-        Unfinished(name if folder == group.base else f"{name}, {folder.name}", state_of(folder))
+        Unfinished(name if folder == group.base else f"{name}, {shown(folder.name)}", state_of(folder))
         for name, group in zip(names, groups, strict=True)
         for folder in group.unfinished
     ]

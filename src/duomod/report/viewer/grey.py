@@ -13,6 +13,13 @@ CT_WINDOW = (-125.0, 275.0)
 #: CT values that a 12-bit scanner gives; what metal adds beyond it is of no use on a screen.
 _HU = (-1024, 3071)
 _MR_LEVELS = 1023
+#: No scan's values are beyond; sums and differences of such are still numbers in single precision.
+_BEYOND = 1e30
+
+
+def screen_values(image: NDArray[np.generic]) -> NDArray[np.float32]:
+    """A scan's values in single precision, those that are no scan's cut off."""
+    return (np.clip(image, -_BEYOND, _BEYOND) if image.dtype.kind == "f" else image).astype(np.float32)
 
 
 def window_of(values: NDArray[np.float32], modality: str) -> tuple[float, float]:
@@ -30,7 +37,7 @@ def grey_image(image: NDArray[np.generic], modality: str) -> dict[str, Any]:
     ``exact`` says whether values are restored exactly; ``ends`` holds the lowest and highest stored value where values
     beyond them were clipped, else None.
     """
-    values = image.astype(np.float32)
+    values = screen_values(image)
     floor, ceiling = float(values.min()), float(values.max())
     low, high = window_of(values, modality)
     if modality == "CT":
