@@ -157,7 +157,7 @@ class View:
 
     def ended(self) -> str:
         """Wait for the end; return what it said."""
-        return self.process.communicate(timeout=30)[1]
+        return self.process.communicate(timeout=120)[1]
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ class TestCommand:
         assert len(view.left()) == 1
         port = int(view.url.split(":")[2].split("/")[0])
         view.process.kill()
-        latest = time.monotonic() + 20
+        latest = time.monotonic() + 60
         while view.left() and time.monotonic() < latest:
             time.sleep(0.1)
         assert view.left() == []
