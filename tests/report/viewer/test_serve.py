@@ -157,7 +157,7 @@ class View:
 
     def ended(self) -> str:
         """Wait for the end; return what it said."""
-        return self.process.communicate(timeout=30)[1]
+        return self.process.communicate(timeout=120)[1]
 
 
 @pytest.fixture
@@ -200,12 +200,16 @@ class TestCommand:
         assert view.left() == []
 
     def test_it_ends_with_its_parent(self, files: dict[str, Path], place: Path) -> None:
-        parent = "import subprocess, sys; sys.exit(subprocess.Popen(sys.argv[1:]).wait())"
+        # As in a terminal: under nohup, which ignores SIGHUP, a viewer stays.
+        parent = (
+            "import signal, subprocess, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+            " sys.exit(subprocess.Popen(sys.argv[1:]).wait())"
+        )
         view = View(place, files["scan"], before=(sys.executable, "-c", parent))
         assert len(view.left()) == 1
         port = int(view.url.split(":")[2].split("/")[0])
         view.process.kill()
-        latest = time.monotonic() + 20
+        latest = time.monotonic() + 60
         while view.left() and time.monotonic() < latest:
             time.sleep(0.1)
         assert view.left() == []
