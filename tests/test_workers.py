@@ -163,9 +163,16 @@ def test_processes_that_cannot_be_started_are_one_sentence(monkeypatch: pytest.M
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def too_many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
     with monkeypatch.context() as patch:
         patch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
-        with pytest.raises(DuomodError, match=r"shared memory \(/dev/shm\) is full.*No space.*--workers 1"):
+        with pytest.raises(DuomodError, match=r"shared memory \(/dev/shm\) is full.*No space.*make room there"):
+            run_tasks([Task("a", os.getpid)], 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("multiprocessing.synchronize.SemLock.__init__", too_many)
+        with pytest.raises(DuomodError, match=r"started \(\[Errno \d+\] Too many open files\); use --workers 1"):
             run_tasks([Task("a", os.getpid)], 2)
     monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", full)
     with pytest.raises(DuomodError, match=r"no further worker process can be started \(No space.*fewer --workers"):

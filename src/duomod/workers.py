@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,9 @@ _SECONDS_TO_TIDY = 2.0
 #: Exit code of a worker that was told to end, and the other ways in which such a one ends.
 _TOLD_TO_END = 128 + signal.SIGTERM
 _AS_TOLD = (_TOLD_TO_END, -signal.SIGTERM, -signal.SIGALRM)
+
+#: What creating a lock that processes share fails with where there is no place for it.
+_NO_SHARED_MEMORY = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT, errno.ENOSYS)
 
 #: What signals that end a worker mostly mean.
 _MEANING = {
@@ -148,10 +152,10 @@ class _Pool:
         try:
             self.executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(threads,))
         except (OSError, ImportError, NotImplementedError) as error:
-            raise DuomodError(
-                f"no worker processes can be started: shared memory (/dev/shm) is full or missing, or may not be"
-                f" written ({error}); make room there, or use --workers 1"
-            ) from None
+            of_memory = not isinstance(error, OSError) or error.errno in _NO_SHARED_MEMORY
+            place = "shared memory (/dev/shm) is full or missing, or may not be written: " if of_memory else ""
+            what_to_do = "make room there, or use --workers 1" if of_memory else "use --workers 1"
+            raise DuomodError(f"no worker processes can be started ({place}{error}); {what_to_do}") from None
 
     def submit(self, call: Callable[[], R]) -> Future[R]:
         try:

@@ -140,6 +140,22 @@ def test_a_damaged_array_stops_no_other(preprocessed: Path, checkpoint: Path, tm
     assert not (tmp_path / "o").exists()
 
 
+def test_a_scan_that_goes_while_it_is_predicted_stops_no_other(
+    raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = shutil.copytree(raw / "imagesTr", tmp_path / "scans")
+    original = module.labels_on_grid
+
+    def meanwhile(*args):
+        (scans / "a_001_0000.nii.gz").unlink(missing_ok=True)
+        return original(*args)
+
+    monkeypatch.setattr(module, "labels_on_grid", meanwhile)
+    with pytest.raises(DuomodError, match=r"1 of 3 scans could not.*\n.*a_001_0000\.nii\.gz"):
+        predict(model_path=checkpoint, output_path=tmp_path / "out", input_path=scans)
+    assert set(failed(tmp_path / "out")) == {"a_001"}
+
+
 def test_a_full_disk_stops_everything(
     raw: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

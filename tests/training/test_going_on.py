@@ -237,6 +237,29 @@ class TestMachine:
         assert "begun with device NVIDIA H100, now cpu: the last digits will not be the same" in said
 
 
+OWN = """
+import torch
+from duomod.methods.base import Method, MethodInfo, StepOutput
+
+class Own(Method):
+    info = MethodInfo(title="own", paper="none", year=2026, summary="one convolution that pads nothing")
+    uses_unlabelled = False
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.net = torch.nn.Sequential(torch.nn.Conv3d(1, context.num_classes, 3), torch.nn.ReplicationPad3d(1))
+
+    def forward(self, batch, progress):
+        return StepOutput(self.supervised_loss(self.net(batch.image_l), batch.label_l), {})
+
+    def predictor(self):
+        return self.net
+
+    def published_modules(self):
+        return {"model": self.net}
+"""
+
+
 class TestSmallPatches:
     @pytest.mark.parametrize(
         ("model", "patch", "network", "smallest"),
@@ -261,6 +284,16 @@ class TestSmallPatches:
     @pytest.mark.parametrize("patch", [[1, 1, 1], [5, 7, 3]])
     def test_one_that_can_be_padded_is_taken(self, grey_levels: Path, tmp_path: Path, patch: list[int]) -> None:
         assert train(grey_levels, tmp_path / "run", settings={"patch": patch, "max_epochs": 1}).is_file()
+
+    def test_a_network_of_one_s_own_that_is_none_of_ours_is_tried_as_well(
+        self, grey_levels: Path, tmp_path: Path
+    ) -> None:
+        plugin = tmp_path / "own.py"
+        plugin.write_text(OWN, encoding="utf-8")
+        with pytest.raises(InputError, match=r"--patch 2,2,2 is too small for own .* works: --patch 4,4,4$"):
+            train(grey_levels, tmp_path / "run", "own", plugin=plugin, settings={"patch": [2, 2, 2]})
+        settings = {"patch": [4, 4, 4], "max_epochs": 1}
+        assert train(grey_levels, tmp_path / "run", "own", plugin=plugin, settings=settings).is_file()
 
 
 @pytest.mark.parametrize("name", ["step", "loss", "learning_rate", "val_dice", "val_dice/organ"])

@@ -250,8 +250,11 @@ def _predicted(job: Job, cases: Sequence[Case], left: Sequence[Case]) -> Iterato
             say(f"doubtful: {doubt}")
         try:
             job.predict(case, loaded)
-        except OSError:  # the output cannot be written: that stops all
-            raise
+        except OSError as error:
+            if case.scan is None or str(error.filename) != str(case.scan):
+                raise  # the output cannot be written: that stops all
+            yield failure_of(case, error)
+            continue
         except Exception as error:  # one scan too large, or what nobody foresaw, stops no other
             yield failure_of(case, error)
             continue

@@ -166,7 +166,9 @@ def predictor_of(
         reason = in_one_line(str(error).partition("\n")[0])
         raise InputError(f"{path}: the model that it describes cannot be built ({reason})") from None
     load_weights(modules, content, path)
-    if plugin is not None and info.plugin_sha256 != file_sha256(plugin):
+    if plugin is not None and not info.plugin_sha256:
+        say(f"{path}: does not record which file its plug-in was; what {plugin} predicts may differ")
+    elif plugin is not None and info.plugin_sha256 != file_sha256(plugin):
         say(f"{plugin}: not the same file as {path} was trained with; what it predicts may differ")
     return network.to(device).eval(), info
 

@@ -41,7 +41,7 @@ def demand_patch(info: ModelInfo, sampling: SamplingConfig, plugin: Path | None)
     problem = _problem(method, info, sampling, info.patch)
     if problem is None:
         return
-    for edge in _EDGES:
+    for edge in (edge for edge in _EDGES if edge <= max(_SHORT, 2 * max(stride))):
         z, y, x = info.patch
         larger = (max(z, edge), max(y, edge), max(x, edge))
         if larger != info.patch and _problem(_built(info, plugin), info, sampling, larger) is None:
@@ -59,8 +59,8 @@ def _built(info: ModelInfo, plugin: Path | None) -> Method:
 
 def _stride(method: Method) -> Patch:
     """How much coarser than the patch the coarsest map of any network is."""
-    strides = [module.stride for module in method.modules() if isinstance(module, Encoder)]
-    z, y, x = (max([1, *lengths]) for lengths in zip(*strides, strict=True))
+    strides = [(1, 1, 1), *(module.stride for module in method.modules() if isinstance(module, Encoder))]
+    z, y, x = (max(lengths) for lengths in zip(*strides, strict=True))
     return z, y, x
 
 
