@@ -136,3 +136,12 @@ class TestWithoutLocks:
         (tmp_path / LOCK).write_text(json.dumps({"host": "elsewhere", "pid": 7, "what": "a training"}))
         with pytest.raises(InputError, match="process 7 on elsewhere"):
             locked(tmp_path, "a training").__enter__()
+
+    @pytest.mark.parametrize("note", ["[" * 100_000, json.dumps({"host": socket.gethostname(), "pid": 10**15})])
+    def test_a_note_that_nobody_wrote_names_nobody(
+        self, note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        (tmp_path / LOCK).write_text(note)
+        with pytest.raises(InputError, match=f"another process.* delete .*{LOCK}"):
+            locked(tmp_path, "a training").__enter__()

@@ -168,9 +168,7 @@ def test_processes_that_cannot_be_started_are_one_sentence(monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr("multiprocessing.synchronize.SemLock.__init__", full)
-        with pytest.raises(
-            DuomodError, match=r"shared memory \(/dev/shm\) is full.*No space.*make room there"
-        ):
+        with pytest.raises(DuomodError, match=r"shared memory \(/dev/shm\) is full.*No space.*make room there"):
             run_tasks([Task("a", os.getpid)], 2)
     with monkeypatch.context() as patch:
         patch.setattr("multiprocessing.synchronize.SemLock.__init__", too_many)

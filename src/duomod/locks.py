@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from duomod.console import say
+from duomod.documents import read_json
 from duomod.errors import InputError
 
 try:
@@ -131,10 +132,11 @@ def _holder(note: Path) -> dict[str, Any]:
     latest = time.monotonic() + _SECONDS_TO_WRITE
     while True:
         try:
-            holder = json.loads(note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            holder = read_json(note)
+        except InputError:
             holder = {}
-        holder = holder if isinstance(holder, dict) and isinstance(holder.get("pid"), int) else {}
+        known = isinstance(holder, dict) and isinstance(holder.get("pid"), int) and 0 < holder["pid"] < 2**31
+        holder = holder if known else {}
         # A new holder has not written yet: the note is empty, or still that of a killed one.
         if (holder and not _is_stale(holder)) or time.monotonic() > latest:
             return holder

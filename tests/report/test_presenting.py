@@ -61,7 +61,9 @@ def named_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(text)
     for run in root.glob("runs/*/seed_*"):
         scans = {name: str(root / "images" / f"{name}.nii.gz") for name in PEOPLE.values()}
-        (run / "predictions" / "prediction.json").write_text(json.dumps({"settings": {}, "scans": scans}))
+        cases = dict.fromkeys(scans, "what it was made from")
+        parts = {"cases": cases, "scans": scans, "modalities": {}, "facts": {}}
+        (run / "predictions" / "prediction.json").write_text(json.dumps({"settings": {}, **parts}))
         config = (run / "config.yaml").read_text()
         config += f"data_path: {root}/data of erika\noutput_dir: {run}\noperator: erika\nnotes: [Doe^Jane_0712]\n"
         (run / "config.yaml").write_text(config.replace("labelled: [x, y]", "labelled: [trained_on_her, MRN-123456]"))
@@ -72,6 +74,8 @@ def named_study(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "runs" / "cps" / "seed_0" / "metrics.jsonl").write_text(f'{{"step": 1, "{root}": "erika"}}\n')
     (root / "runs" / "cps" / "seed_1" / "predictions" / f"{PEOPLE['b']}.nii.gz").write_bytes(b"nothing")
     (root / "runs" / "supervised" / "seed_0" / "predictions" / f"{PEOPLE['a']}.nii.gz").unlink()
+    strange = root / "runs" / "supervised" / "seed_1" / "predictions"
+    shutil.copy(strange / f"{PEOPLE['b']}.nii.gz", strange / "erika_too.nii.gz")
     (root / "runs" / "cps" / "seed_2").mkdir()
     return root
 
@@ -88,6 +92,7 @@ def test_no_absolute_path_is_in_a_report(named_study: Path, tmp_path: Path, runs
     page = (tmp_path / "report" / "index.html").read_text()
     assert "data_path: data of erika" in page
     assert PEOPLE["b"] in page
+    assert runs == "runs/cps" or "does not list: erika_too.nii.gz" in page
 
 
 def test_an_anonymous_report_names_nobody(
@@ -105,6 +110,7 @@ def test_an_anonymous_report_names_nobody(
     assert "case case_003" in text
     said = capsys.readouterr().err
     assert f"{PEOPLE['b']}.nii.gz: not a gzip file" in said
+    assert "does not list: erika_too.nii.gz" in said
     # The numbers are the same as in the report with names.
     record = json.loads(page.with_name("report.json").read_text())
     run_report(ReportSettings(runs=(named_study / "runs",), output=tmp_path / "named", worst=0, viewer=False))

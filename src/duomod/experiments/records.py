@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from duomod.experiments.steps import Step
 from duomod.locks import hold
@@ -40,7 +40,7 @@ class Record(BaseModel):
     state: Outcome
     duomod: str = __version__
     host: str
-    pid: int
+    pid: int = Field(gt=0, lt=2**31)
     born: int | None = None
     attempt: int = 1
     started: float

@@ -35,7 +35,7 @@ from duomod.report.charts import all_charts
 from duomod.report.presenting import anonymous, not_told, places_of, without_paths
 from duomod.report.settings import ReportSettings
 from duomod.report.sources.collect import Collection, baseline_of, collect
-from duomod.report.sources.files import CaseFiles, locate, remarks
+from duomod.report.sources.files import CaseFiles, locate, remarks, strangers
 from duomod.report.sources.records import LeftOut
 from duomod.report.sources.scans import Overlay, read_case
 from duomod.report.templates import render, script_json
@@ -80,7 +80,8 @@ def _write_report(
 ) -> list[str]:
     """Write all files of a report; return what is to be said about it."""
     compared = _compared(collection, base)
-    said = [*compared.why_not, *_notes(collection)]
+    strange = strangers(collection)
+    said = [*compared.why_not, *_notes(collection), *strange]
     left_out = list(collection.left_out)
     places = places_of(collection, cases)
     tell = not_told if config.anonymous else places.shortened
@@ -93,7 +94,7 @@ def _write_report(
     viewable, more, doubts = _write_viewer(collection, cases if config.viewer else (), folder, config.all_seeds)
     left_out = list(dict.fromkeys([*left_out, *unread, *more]))
     lacking = remarks(collection, cases)
-    notes = list(dict.fromkeys([*_notes(collection), *lacking, *map(tell, doubts)]))
+    notes = list(dict.fromkeys([*_notes(collection), *lacking, *map(tell, [*strange, *doubts])]))
     told = [replace(one, reason=tell(one.reason)) for one in left_out]
     charts = all_charts(collection)
     page = render(

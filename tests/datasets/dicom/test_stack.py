@@ -206,6 +206,13 @@ class TestDoubts:
         (text,) = self.doubts(tmp_path / "scan", element(keyword, value))
         assert words in text
 
+    @pytest.mark.parametrize("keyword", ["ImagesInAcquisition", "PixelPaddingValue", "InstanceNumber"])
+    def test_what_only_helps_may_make_no_sense(self, tmp_path: Path, keyword: str) -> None:
+        def spoil(data: Dataset, number: int) -> None:
+            data.add_new(Tag(keyword), "LO", "1.5x")
+
+        assert self.doubts(tmp_path / "scan", spoil) == []
+
     def test_numbers_that_begin_late_or_leave_some_out(self, tmp_path: Path) -> None:
         def spoil(data: Dataset, number: int) -> None:
             data.InstanceNumber = 4 + number + 2 * (number > 2)

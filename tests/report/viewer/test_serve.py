@@ -200,7 +200,11 @@ class TestCommand:
         assert view.left() == []
 
     def test_it_ends_with_its_parent(self, files: dict[str, Path], place: Path) -> None:
-        parent = "import subprocess, sys; sys.exit(subprocess.Popen(sys.argv[1:]).wait())"
+        # As in a terminal: under nohup, which ignores SIGHUP, a viewer stays.
+        parent = (
+            "import signal, subprocess, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+            " sys.exit(subprocess.Popen(sys.argv[1:]).wait())"
+        )
         view = View(place, files["scan"], before=(sys.executable, "-c", parent))
         assert len(view.left()) == 1
         port = int(view.url.split(":")[2].split("/")[0])

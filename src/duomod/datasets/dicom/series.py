@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from pydicom.dataset import Dataset
+
 from duomod.datasets.dicom.header import Header, Unusable, text, whole
 from duomod.datasets.dicom.planes import Plane, planes_of
 from duomod.datasets.dicom.stack import named, sentences, stack
@@ -152,30 +154,39 @@ class Candidate:
         modality = text(data, "Modality")
         if modality not in ("CT", "MR"):
             found.append(f"the modality is {modality or 'not said'}, neither CT nor MR")
-        promised = whole(data, "NumberOfSeriesRelatedInstances") or whole(data, "ImagesInAcquisition") or 0
+        promised = _told(data, "NumberOfSeriesRelatedInstances") or _told(data, "ImagesInAcquisition") or 0
         if len(planes) == len(self.headers) < promised:
             found.append(f"{len(planes)} slices, but its headers speak of {promised} images: some may be missing")
         if text(data, "LossyImageCompression") == "01":
             found.append("the images were packed with loss")
+        rescales = Counter(plane.rescale for plane in planes)
+        # In PET every slice has its own.
+        if len(rescales) > 1 and modality != "PT":
+            usual = rescales.most_common(1)[0][0]
+            places = named((plane.path for plane in planes if plane.rescale != usual), self.folder)
+            found.append(f"RescaleSlope or RescaleIntercept of {places} differ from the other slices'; each is applied")
         if modality == "CT":
             found += self._ct_doubts(planes)
         return found
 
     def _ct_doubts(self, planes: tuple[Plane, ...]) -> list[str]:
         found = []
-        rescales = Counter(plane.rescale for plane in planes)
-        if None in rescales:
+        if planes[0].rescale is None:
             found.append("no RescaleSlope and RescaleIntercept: the stored numbers are taken for HU")
-        if len(rescales) > 1:
-            usual = rescales.most_common(1)[0][0]
-            others = named((plane.path for plane in planes if plane.rescale != usual), self.folder)
-            found.append(f"RescaleSlope or RescaleIntercept of {others} differ from the other slices'; each is applied")
         kind = planes[0].agree["RescaleType"]
         if kind not in ("", "HU", "US"):
             found.append(f"its values are of the type {kind}, not HU")
-        padding = whole(self.headers[0].data, "PixelPaddingValue")
+        padding = _told(self.headers[0].data, "PixelPaddingValue")
         slope, intercept = planes[0].rescale or (1.0, 0.0)
         if padding is not None and not _LEAST_HU <= padding * slope + intercept <= _MOST_HU:
             value = padding * slope + intercept
             found.append(f"PixelPaddingValue {padding} stands for {value:g} HU; it is left as it is")
         return found
+
+
+def _told(data: Dataset, keyword: str) -> int | None:
+    """A whole number that nothing depends on; None where there is none or it makes no sense."""
+    try:
+        return whole(data, keyword)
+    except Unusable:
+        return None

@@ -97,17 +97,23 @@ def remarks(collection: Collection, cases: Sequence[CaseFiles]) -> list[str]:
     if without:
         notes.append(f"predictions not found: {'; '.join(without)}")
     for method, seed in seeds:
-        gone = [
-            files.name
-            for files in cases
-            if files.case in seed.table.cases and (method.name, seed.name) not in files.predictions
-        ]
-        if seed.beside.predictions is not None and gone:
+        if seed.beside.predictions is None:
+            continue
+        scored, key = set(seed.table.cases), (method.name, seed.name)
+        if gone := [files.name for files in cases if files.case in scored and key not in files.predictions]:
             notes.append(f"{seed.place}: no label map of {listed(gone)}")
-        strangers = unlisted(seed.beside.predictions) if seed.beside.predictions is not None else []
-        if strangers:
-            notes.append(f"{seed.place}: label maps that its {PREDICTED} does not list: {listed(strangers)}")
     return notes
+
+
+def strangers(collection: Collection) -> list[str]:
+    """Sentences about label maps that lie among the predictions of a run and are not of it, by their files' names."""
+    found = []
+    for method in collection.methods:
+        for seed in method.seeds:
+            names = unlisted(seed.beside.predictions) if seed.beside.predictions is not None else []
+            if names:
+                found.append(f"{seed.place}: label maps that its {PREDICTED} does not list: {listed(names)}")
+    return found
 
 
 class _Folders:
