@@ -11,6 +11,7 @@ import codecs
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,7 @@ def _whole_number(digits: str) -> int:
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise _Unusable(f"'{in_one_line(twice)}' is given twice in one mapping; remove one of them")
     return found
 

@@ -24,6 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 MOST_CHARACTERS = 4096
 #: No text has these: all control characters but tab and line feed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+#: How pydantic names the alternatives of a field among the steps that lead to it.
+_CHOICE = re.compile(r"literal\[|function-|constrained-|nullable\[")
 #: Texts of whole numbers beyond 63 bits.
 _TOO_LARGE = re.compile(r"\s*[+-]?\d{19,}\s*")
 
@@ -147,16 +149,27 @@ def problems_of(
 ) -> list[str]:
     """One line for each wrong field: where it stands, its name, what is wrong, and the nearest name or choice."""
     lines = []
-    for problem in error.errors(include_url=False):
-        location, kind = problem["loc"], problem["type"]
+    problems = error.errors(include_url=False)
+    # Fields that take a word or a number.
+    words = {_without_choices(one["loc"]) for one in problems if one["type"] == "literal_error"}
+    either = words & {_without_choices(one["loc"]) for one in problems if one["type"] != "literal_error"}
+    for problem in problems:
+        kind, given = problem["type"], problem["input"]
+        location = _without_choices(problem["loc"])
+        if location in either and (kind == "literal_error") != isinstance(given, str):
+            continue  # what was given is the other one
         if kind == "extra_forbidden":
             text = f"no such setting.{_nearest(model, location)}" + (f" The list: {see}" if see else "")
         else:
             in_tuple = bool(location) and isinstance(location[-1], int)
-            text = _in_words(kind, problem["msg"], problem["input"], problem.get("ctx", {}), in_tuple)
+            text = _in_words(kind, problem["msg"], given, problem.get("ctx", {}), in_tuple)
         where = name(location)
         lines += [source + (f"{where}: " if where else "") + line for line in text.splitlines()]
     return list(dict.fromkeys(lines))
+
+
+def _without_choices(location: Location) -> Location:
+    return tuple(step for step in location if not _CHOICE.match(str(step)))
 
 
 def _in_words(kind: str, message: str, given: Any, context: Mapping[str, Any], in_tuple: bool) -> str:

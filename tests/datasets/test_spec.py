@@ -80,6 +80,11 @@ def test_a_users_yaml_works_like_a_built_in_one(tmp_path: Path) -> None:
         ({"spacing": [1, 0, 1]}, r"spacing\.1: 0: should be greater"),
         ({"window": [10, -10]}, "window"),
         ({"modality": "PET"}, "modality"),
+        ({"split": {"eval": 2.5}}, r"^x\.yaml: split\.eval: 2\.5 is neither a share[^\n]*$"),
+        ({"split": {"eval": "Vb"}}, r"^x\.yaml: split\.eval: 'Vb' is not one of Va, Ts\. Did you mean 'Va'\?$"),
+        ({"split": {"test": True}}, r"split\.test: True: should be a number"),
+        ({"tail_classes": ["background"]}, "is the background"),
+        ({"name": " "}, "name: is empty"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, object], words: str) -> None:

@@ -106,8 +106,8 @@ class DatasetSpec(Settings):
             raise ValueError("classes: a name appears twice")
         if not all(name.strip() and name.isprintable() for name in self.classes):
             raise ValueError("classes: a name is empty or holds control characters")
-        if not all(name.strip() for name in (self.name, *self.classes)):
-            raise ValueError("name, classes: a name is empty")
+        if not self.name.strip():
+            raise ValueError("name: is empty; write what the data set is called")
         named = [("tail_classes", name) for name in self.tail_classes]
         named += [("sided_pairs", name) for pair in self.sided_pairs for name in pair]
         for field, name in named:
