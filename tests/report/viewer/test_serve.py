@@ -139,6 +139,16 @@ class TestServer:
         assert "Traceback" not in capsys.readouterr().err
 
 
+def heeds_signals() -> None:
+    """Tests may run under nohup or in the background, where signals are ignored, also by what they start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+#: Viewers of the test that runs.
+started: list[subprocess.Popen[str]] = []
+
+
 class View:
     """``duomod view`` as a process, whose temporary files lie in a folder of their own."""
 
@@ -147,8 +157,15 @@ class View:
         command = [*before, sys.executable, "-m", "duomod.cli", "view", *map(str, arguments), "--no_browser"]
         environment = {**os.environ, "TMPDIR": str(place)}
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heeds_signals,
         )
+        started.append(self.process)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip() if ready else ""
 
@@ -161,9 +178,11 @@ class View:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "tmp").mkdir()
-    return tmp_path / "tmp"
+    yield tmp_path / "tmp"
+    while started:
+        started.pop().kill()
 
 
 class TestCommand:
