@@ -132,7 +132,7 @@ def test_the_pipeline_script_reports_a_missing_seed_and_does_the_rest(work: Path
 
 
 DATA = "Dataset/AMOS22_preprocessed"
-IN_THE_WAY = "Dataset/AMOS22/dataset.json/x"  # a file where a folder would have to be
+IN_THE_WAY = f"{DATA}/dataset.json/x"  # a file where a folder would have to be
 BAD = [
     (
         ["train", "--model", "cps", "--data_path", DATA, "--output_dir", IN_THE_WAY, "--labeled_count", "2"],

@@ -114,7 +114,7 @@ def test_the_interruption_says_how_to_go_on_and_status_what_stands(gone_on: tupl
     folder, said, status = gone_on
     of_pipeline = said.splitlines()[-1]
     assert of_pipeline.endswith("duomod pipeline experiment.yaml")
-    (log,) = folder.rglob("*train.log")
+    (log,) = folder.rglob(".steps/*train.log")
     of_training = next(line for line in log.read_text().splitlines() if "to go on, run: " in line)
     assert of_training.endswith(" --resume")
     for line in (of_training, of_pipeline):  # both are commands that there are

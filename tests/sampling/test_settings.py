@@ -37,6 +37,13 @@ def one(config: TransformList, name: str) -> dict[str, Any]:
     return found.model_dump()
 
 
+def typed(changes: list[str]) -> dict[str, Any]:
+    """Changes as a command line has them."""
+    values, problems = assignments(changes, "--set")
+    assert not problems
+    return values
+
+
 class TestReading:
     def test_a_list_in_yaml_is_read_in_its_order(self) -> None:
         text = """
@@ -53,9 +60,9 @@ class TestReading:
         assert config.draws == "own"
 
     def test_the_command_line_sets_the_list(self) -> None:
-        changes = assignments(["augment=[flip_y, {name: gamma, amount: 0.2}]"], "--set")
+        changes = typed(["augment=[flip_y, {name: gamma, amount: 0.2}]"])
         assert names(train_config("compact", changes).augment) == ["flip_y", "gamma"]
-        changes = assignments(["augment.transforms=[gamma]"], "--set")
+        changes = typed(["augment.transforms=[gamma]"])
         assert names(train_config("reference", changes).augment) == ["gamma"]
 
     def test_what_is_written_is_read_again(self) -> None:
@@ -103,13 +110,13 @@ class TestReading:
 
 class TestChangesByName:
     def test_one_transform_of_a_preset_is_changed_in_its_place(self) -> None:
-        config = train_config("compact", assignments(["augment.gamma.amount=0.4"], "--set")).augment
+        config = train_config("compact", typed(["augment.gamma.amount=0.4"])).augment
         assert names(config) == names(train_config("compact").augment)
         assert one(config, "gamma")["amount"] == 0.4
         assert one(config, "contrast")["amount"] == 0.09
 
     def test_a_new_one_comes_last_and_one_that_is_off_goes(self) -> None:
-        config = train_config("compact", assignments(["augment.smooth_field=true", "augment.affine=false"], "--set"))
+        config = train_config("compact", typed(["augment.smooth_field=true", "augment.affine=false"]))
         assert names(config.augment) == ["contrast", "brightness", "gamma", "gaussian_noise", "smooth_field"]
 
 
@@ -141,12 +148,12 @@ class TestSettingsOfVersion01:
         assert names(train_config("compact", {"augment": {**nothing, "intensity": 0}}).augment) == []
 
     def test_one_alone_changes_the_preset(self) -> None:
-        config = train_config("compact", assignments(["augment.rotate_degrees=20"], "--set")).augment
+        config = train_config("compact", typed(["augment.rotate_degrees=20"])).augment
         assert one(config, "affine") == {"name": "affine", "probability": 0.3, "rotate_degrees": 20, "scale": 0.1}
         assert names(config) == names(train_config("compact").augment)
 
     def test_the_probability_was_zero_where_no_rotation_was_set_and_still_is(self) -> None:
-        config = train_config("default", assignments(["augment.rotate_degrees=20"], "--set")).augment
+        config = train_config("default", typed(["augment.rotate_degrees=20"])).augment
         assert one(config, "affine") == {"name": "affine", "probability": 0.0, "rotate_degrees": 20, "scale": 0.0}
 
     @pytest.mark.parametrize(
@@ -267,7 +274,7 @@ class TestPage:
         changes = [text.strip('"') for text in re.findall(r"`--set (\".*?\"|\S+?)`", self.text)]
         assert len(changes) == 4
         for change in changes:
-            train_config("compact", assignments([change], "--set"))
+            train_config("compact", typed([change]))
 
     def test_its_transform_works(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         block = re.findall(r"^```python\n(.*?)^```", self.text, flags=re.DOTALL | re.MULTILINE)[-1]

@@ -24,7 +24,7 @@ def test_from_its_server_it_shows_everything_and_sends_nothing(page_folder: Path
         assert server.token not in page.evaluate("document.cookie")
         # Opened again, by the cookie.
         page.reload()
-        page.wait_for_function("() => document.querySelector('.dv-scene').data?.length")
+        page.wait_for_function("() => document.querySelector('.dv-scene')?.data?.length")
         page.wait_for_selector(".dv-scene .modebar-btn", state="attached")
         assert browser.errors == []
         assert browser.requests == []
@@ -174,7 +174,7 @@ class TestInTheBrowser:
         assert page.input_value("input[aria-label='Window width']") == "1500"
 
     def test_surfaces_of_truth_and_prediction_are_there(self, page: Any) -> None:
-        page.wait_for_function("() => document.querySelector('.dv-scene').data?.length")
+        page.wait_for_function("() => document.querySelector('.dv-scene')?.data?.length")
         names = page.evaluate("document.querySelector('.dv-scene').data.map(trace => trace.name)")
         assert names == ["liver, prediction", "liver, truth", "gallbladder, truth"]
         counts = page.evaluate("document.querySelector('.dv-scene').data.map(t => [t.x.length, Math.max(...t.i)])")
