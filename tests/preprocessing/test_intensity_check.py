@@ -91,7 +91,6 @@ def zscore(array: Array) -> Array:
         ("not negative", lambda a: (a.astype(np.int64) + 32768).astype(np.uint16)),
         ("not negative", lambda a: (a + 1024.0) * 16),
         ("labels", lambda a: (a > 0).astype(np.uint8) * 15 + (a > 500)),
-        ("constant", lambda a: np.zeros_like(a)),
     ],
 )
 @pytest.mark.parametrize("air", [True, False])
@@ -116,6 +115,7 @@ def test_what_is_doubtful_is_said_and_no_more() -> None:
     assert kinds(beyond, "CT") == [("beyond", False)]
     assert kinds(ct() - 1024, "CT") == [("no soft tissue", False)]
     assert kinds(np.clip(ct(), -160, 240), "CT") == [("cut", False)]
+    assert kinds(np.zeros_like(ct()), "CT") == kinds(np.zeros_like(ct()), "MR") == [("constant", False)]
     liver = np.random.default_rng(0).normal(200, 40, (20, 20, 20)).astype(np.int16)  # with contrast, cut out
     assert kinds(liver, "CT") == [("no fat, no air", False)]
 

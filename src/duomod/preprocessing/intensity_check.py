@@ -139,7 +139,8 @@ def findings(found: Intensities, modality: Modality) -> list[Finding]:
     At most one finding is fatal, the one that explains most.
     """
     if found.low == found.high:
-        return [Finding("constant", f"every voxel is {found.low:g}: there is no scan in it", True)]
+        # Not refused: its mask is as empty as the scan, and nobody takes it for one of organs.
+        return [Finding("constant", f"every voxel is {found.low:g}: there is nothing to be seen in it", False)]
     fatal = _wrong_ct(found) if modality == "CT" else _wrong_mr(found)
     if fatal is not None:
         return [fatal]
