@@ -18,10 +18,10 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 
 def refusal(function: Any, *arguments: Any) -> str:
-    began = time.monotonic()
+    began = time.process_time()  # of this process: other work on the machine does not count
     with pytest.raises(InputError) as caught:
         function(*arguments)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 20
     (line,) = caught.value.problems
     assert line.isprintable() or "\n" not in line
     assert len(line) < 600

@@ -111,6 +111,7 @@ def test_a_death_is_told_with_the_tasks_that_were_running() -> None:
 
 
 def tidy_slowly(mark: Path) -> int:
+    mark.write_text("begun")
     try:
         time.sleep(60)
     finally:
@@ -119,16 +120,20 @@ def tidy_slowly(mark: Path) -> int:
 
 
 def test_the_death_of_an_idle_process_ends_one_in_the_middle_of_a_task(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
     def kill(position: int, result: int) -> None:
-        time.sleep(0.5)  # it waits for a next task by now, and holds the lock of the queue
+        while not mark.exists():
+            time.sleep(0.02)
+        time.sleep(0.5)  # the idle one waits for a next task by now, and holds the lock of the queue
         os.kill(result, signal.SIGKILL)
 
-    tasks = [Task("busy", partial(tidy_slowly, tmp_path / "mark")), Task("idle", os.getpid)]
+    tasks = [Task("busy", partial(tidy_slowly, mark)), Task("idle", os.getpid)]
     began = time.monotonic()
     with pytest.raises(DuomodError, match="while at busy "):
         run_tasks(tasks, 2, kill)
     assert time.monotonic() - began < 40
-    assert (tmp_path / "mark").read_text() == "tidied"
+    assert mark.read_text() == "tidied"
 
 
 def test_a_task_apart_has_a_process_of_its_own() -> None:

@@ -106,9 +106,9 @@ def test_a_list_with_a_path_is_refused_whole(tmp_path: Path) -> None:
 def test_a_long_list_is_read_in_no_time(tmp_path: Path) -> None:
     ids = [f"case_{number}" for number in range(30_000)]
     (tmp_path / "list.txt").write_text("\n".join(ids))
-    began = time.monotonic()
+    began = time.process_time()  # of this process: other work on the machine does not count
     assert read_list(tmp_path / "list.txt") == tuple(ids)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_name_is_shown_without_what_a_terminal_would_obey() -> None:

@@ -384,11 +384,11 @@ def test_files_beside_the_lists_are_named(tmp_path: Path, capsys: pytest.Capture
 
 def test_thirty_thousand_cases_take_seconds(tmp_path: Path) -> None:
     made = FakeStore(tmp_path, cases(labelled=15_000, unlabelled=15_000))
-    began = time.monotonic()
+    began = time.process_time()  # of this process: other work on the machine does not count
     make_splits(made, 0)
     split = resolve_split(made, split="labeled_all")
     assert len(split.labelled) + len(split.unlabelled) + len(split.eval) + len(split.test) == 30_000
     problems = raw_list_problems(tmp_path / "splits", list(made.cases)[:-1])
     assert all("no such case: un14999." in problem for problem in problems)
     assert problems
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
