@@ -35,7 +35,9 @@ def test_amos_cases_from_500_are_mr() -> None:
     spec = load_spec("amos22")
     assert spec.case_modality("amos_0499") == "CT"
     assert spec.case_modality("amos_0500") == "MR"
-    assert spec.case_modality("amos_0600") == "MR"
+    assert spec.case_modality("AMOS_0600") == "MR"
+    for foreign in ("ct_0712", "patient_20240131", "0600"):
+        assert spec.case_modality(foreign) == "CT"
 
 
 def test_word_merges_the_femoral_heads() -> None:

@@ -43,10 +43,14 @@ class Folders(Settings):
 
 
 class ModalityRule(Settings):
-    """Cases whose id ends in a number of at least ``id_from`` have this modality (AMOS: 500 and above are MR)."""
+    """Cases whose id ends in a number of at least ``id_from`` have this modality (AMOS: 500 and above are MR).
+
+    Only ids that begin with ``prefix``, in any case: in others the number has another meaning.
+    """
 
     id_from: int = Field(ge=0, le=10**18)
     modality: Modality
+    prefix: str = ""
 
 
 def _share_or_count(number: float) -> float:
@@ -135,7 +139,8 @@ class DatasetSpec(Settings):
         """Return the modality of a case, by the rules for its id."""
         number = re.search(r"(\d+)\D*$", case_id)
         for rule in self.modality_rules:
-            if number and int(number.group(1)) >= rule.id_from:
+            its_own = case_id.casefold().startswith(rule.prefix.casefold())
+            if its_own and number and int(number.group(1)) >= rule.id_from:
                 return rule.modality
         return self.modality
 
