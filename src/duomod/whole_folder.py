@@ -12,11 +12,10 @@ from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from duomod.console import say
 from duomod.errors import InputError
-from duomod.settings import checked
 from duomod.workspace import part_folder, read_json, sha256, write_json
 
 #: So many names are given of what is in the way.
@@ -139,7 +138,10 @@ def _listed(path: Path, what: str) -> dict[str, str]:
         InputError: it is no record, or was changed.
     """
     content = read_json(path)
-    record = checked(_Record, content, source=f"{path}: not the list of files of a {what} of this version of duomod: ")
+    try:
+        record = _Record.model_validate(content)
+    except ValidationError:
+        raise InputError(f"{path}: not the list of files of a {what} of this version of duomod") from None
     if record.sealed != _seal({key: value for key, value in content.items() if key != "sealed"}):
         raise InputError(f"{path}: was changed after the {what} was written")
     return record.files
