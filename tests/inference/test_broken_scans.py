@@ -28,9 +28,9 @@ def scans(raw: Path, tmp_path: Path) -> Path:
     whole = raw_file(raw, "a_001").read_bytes()
     (folder / "b_1_0000.nii.gz").write_bytes(whole[: len(whole) // 2])
     (folder / "b_2_0000.nii.gz").touch()
-    for name, value in (("b_3", np.nan), ("b_4", 0.0)):
-        image = nibabel.Nifti1Image(np.full((5, 5, 5), value, np.float32), np.eye(4))
-        nibabel.save(image, folder / f"{name}_0000.nii.gz")
+    scaled = np.linspace(0, 1, 125, dtype=np.float32).reshape(5, 5, 5)  # no HU
+    for name, voxels in (("b_3", np.full_like(scaled, np.nan)), ("b_4", scaled)):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), folder / f"{name}_0000.nii.gz")
     return folder
 
 
