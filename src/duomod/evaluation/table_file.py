@@ -194,10 +194,10 @@ def _workbook_rows(source: Path, data: bytes) -> tuple[list[tuple[int, list[str]
         if any("" in cells for _, cells in rows):
             formulas = openpyxl.load_workbook(io.BytesIO(data), read_only=True).worksheets[0]
             _check_computed(source, rows, _sheet_rows(formulas))
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # zipfile, openpyxl and its XML parsers each have their own ways to refuse a broken file
-        raise InputError(f"{source}: cannot be read as a table ({error})") from None
+        raise InputError(f"{source}: cannot be read as a table ({error})") from error
     names = [sheet.title for sheet in book.worksheets]
     note = f"{source}: only the first of its sheets ({', '.join(names)}) is read"
     return rows, (note,) if len(names) > 1 else ()

@@ -107,6 +107,9 @@ def _explained(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path}: file not found; run duomod preprocess again") from None
     except Exception as error:  # numpy and zipfile fail in a dozen ways over bytes that are not theirs
-        if isinstance(error, OSError) and error.errno is not None:
+        # Too little memory is no damage; numpy says then how much it wanted. Python's parser says it without a word, of
+        # a header with too many brackets.
+        short = isinstance(error, MemoryError) and error.args
+        if short or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise InputError(f"{path}: damaged; {_MEND}") from None
+        raise InputError(f"{path}: damaged; {_MEND}") from error

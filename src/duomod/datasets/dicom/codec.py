@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from duomod.datasets.dicom.header import Unusable, text, whole
+from duomod.datasets.dicom.header import Unusable, said_as, text, whole
 
 _BY_GDCM = {
     uids.JPEGExtended12Bit,
@@ -58,7 +58,7 @@ def stored_numbers(data: Dataset) -> Stored:
             f"pixels packed as {syntax.name}, which cannot be unpacked here,",
             "unpack them, e.g. with 'gdcmconv --raw' or 'dcmdjpeg'",
         )
-    try:
+    with said_as(f"pixel data that cannot be read as {syntax.name}", _COPY):
         if syntax.is_encapsulated:
             _check_frames(data, syntax, shape)
         else:
@@ -71,11 +71,6 @@ def stored_numbers(data: Dataset) -> Stored:
                 warnings.filterwarnings("error", message=".*padding")
                 array = pixel_array(data, raw=True, correct_unused_bits=False)
         array = array.reshape(shape)
-    except Unusable:
-        raise
-    except Exception:
-        # What damaged packed data make the decoders raise is not limited to some kinds of error.
-        raise Unusable(f"pixel data that cannot be read as {syntax.name}", _COPY) from None
     return array if array.dtype.kind == "f" else _without_unused_bits(array, data)
 
 

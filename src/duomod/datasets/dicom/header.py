@@ -53,6 +53,25 @@ class Unusable(Exception):
 DAMAGED = ("damaged DICOM header", "copy the series again, or remove what does not belong to it")
 
 
+@contextmanager
+def said_as(what: str, advice: str) -> Iterator[None]:
+    """Say of a damaged file what is wrong with it: what it makes the libraries raise is not limited to some kinds.
+
+    Too little memory stays that, and what the system refuses is said as such.
+
+    Raises:
+        Unusable: anything else was raised; its cause is kept for the log.
+    """
+    try:
+        yield
+    except (Unusable, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise Unusable(f"a file that cannot be opened ({error.strerror})", advice) from error
+        raise Unusable(what, advice) from error
+
+
 @dataclass(frozen=True)
 class Header:
     """The header of a DICOM file.
@@ -135,23 +154,15 @@ def read_header(path: Path) -> Header | None:
             reached.append(tag)
         return bool(reached)
 
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(1024)
-            signed = start[128:132] == b"DICM"
-            if not signed and not _starts_with_element(start):
-                return None
-            if uids.DeflatedExplicitVRLittleEndian.encode() in start:
-                raise Unusable("a deflated data set", "export it in another transfer syntax")
-            stream.seek(0)
-            data = read_partial(stream, stop_when=at_pixels, force=True)
-    except OSError as error:
-        raise Unusable(f"a file that cannot be opened ({error.strerror})", DAMAGED[1]) from None
-    except Unusable:
-        raise
-    except Exception:
-        # What a damaged element makes pydicom raise is not limited to some kinds of error.
-        raise Unusable(*DAMAGED) from None
+    with said_as(*DAMAGED), open(path, "rb") as stream:
+        start = stream.read(1024)
+        signed = start[128:132] == b"DICM"
+        if not signed and not _starts_with_element(start):
+            return None
+        if uids.DeflatedExplicitVRLittleEndian.encode() in start:
+            raise Unusable("a deflated data set", "export it in another transfer syntax")
+        stream.seek(0)
+        data = read_partial(stream, stop_when=at_pixels, force=True)
     header = Header(path, data, bool(reached))
     return header if signed or header.kind else None
 
@@ -164,11 +175,11 @@ def _starts_with_element(start: bytes) -> bool:
 def text(data: Dataset, keyword: str) -> str:
     """Return an element as one printable line, several values with backslashes between; empty if it is not there."""
     try:
-        value = data.get(keyword)
-        values = value if isinstance(value, MultiValue | list | tuple) else [value]
-        joined = "\\".join("" if one is None else str(one) for one in values)
-    except Exception:
-        # See read_header.
+        with said_as(*DAMAGED):
+            value = data.get(keyword)
+            values = value if isinstance(value, MultiValue | list | tuple) else [value]
+            joined = "\\".join("" if one is None else str(one) for one in values)
+    except Unusable:
         return "?"
     return "".join(c if c.isprintable() else "?" for c in joined.strip(" \0"))[:_MOST_TEXT]
 
@@ -183,11 +194,12 @@ def numbers(data: Dataset, keyword: str, count: int) -> tuple[float, ...] | None
     if not written:
         return None
     try:
-        value = data[keyword].value
-        parts = [str(one) for one in value] if count > 1 else [str(value)]
-        # Python would take digits with underscores between for a number.
-        values = tuple(float(part) for part in parts if "_" not in part and part.isascii())
-    except Exception:
+        with said_as(*DAMAGED):
+            value = data[keyword].value
+            parts = [str(one) for one in value] if count > 1 else [str(value)]
+            # Python would take digits with underscores between for a number.
+            values = tuple(float(part) for part in parts if "_" not in part and part.isascii())
+    except Unusable:
         values = ()
     if len(values) != count or not all(map(math.isfinite, values)):
         few = "a number" if count == 1 else f"{count} numbers"

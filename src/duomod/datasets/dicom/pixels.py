@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from duomod.datasets.dicom.codec import stored_numbers
-from duomod.datasets.dicom.header import DAMAGED, Unusable, quiet
+from duomod.datasets.dicom.header import DAMAGED, Unusable, quiet, said_as
 from duomod.datasets.dicom.planes import Plane
 from duomod.datasets.dicom.series import Series
 from duomod.datasets.dicom.stack import sentences
@@ -49,11 +49,8 @@ def read_series(series: Series) -> sitk.Image:
 
 
 def _frames(path: Path) -> Values:
-    try:
+    with said_as(*DAMAGED):
         data = dcmread(path, force=True)
-    except Exception:
-        # What a damaged element makes pydicom raise is not limited to some kinds of error.
-        raise Unusable(*DAMAGED) from None
     return stored_numbers(data)
 
 

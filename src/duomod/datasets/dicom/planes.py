@@ -9,7 +9,7 @@ from typing import cast
 
 from pydicom.dataset import Dataset
 
-from duomod.datasets.dicom.header import Header, Unusable, numbers, text, whole
+from duomod.datasets.dicom.header import Header, Unusable, numbers, said_as, text, whole
 
 _EXPORT = "export the series again with it; it must not be guessed"
 _CORRECT = "correct the header, or export the series again"
@@ -162,7 +162,5 @@ def _items(data: Dataset, keyword: str) -> list[Dataset]:
     Raises:
         Unusable: it is damaged.
     """
-    try:
+    with said_as(f"a damaged {keyword}", "copy the series again"):
         return list(cast(list[Dataset], data.get(keyword) or []))
-    except Exception:
-        raise Unusable(f"a damaged {keyword}", "copy the series again") from None
